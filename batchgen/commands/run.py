@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import write_line, write_text
 from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
@@ -298,6 +297,8 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemotePar
     )
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:
+        from batchgen.console.log_file import LoggedProgress  # few runs write a log
+
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
     with endpoint(prepared) as base_url:
         run_it = partial(drive, enrolled, progress, base_url, parts=parts)

@@ -11,7 +11,6 @@ from typing import Final, Protocol, TypeVar
 import anyio
 
 from batchgen.engine.attempt import recover
-from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import PaidJob, Requeue, RunContext
 from batchgen.engine.delivery import Delivery, DeliveryTools
 from batchgen.engine.executor import Executor
@@ -33,7 +32,6 @@ from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
 from batchgen.ledger.jobs import paid_jobs
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.output.bucket_obstacles import BucketObstacles
 from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown
@@ -141,7 +139,7 @@ class Pool:
 
     async def _run_with(self, client: ApiClient, downloader: Downloader) -> None:
         context = self._context
-        placer = Placer(context) if context.stores is None else BucketPlacer(context)
+        placer = _placer(context)
         source = ImageSource(context, downloader, placer)
         tasks = TaskPoller(
             client, context.base_url, pause=self._shutdown.pause, poll_s=self._settings.poll_s
@@ -321,4 +319,14 @@ class Pool:
 def _obstacles(context: RunContext) -> Obstacles:
     if context.stores is None:
         return Obstacles(context.base, overwrite=context.overwrite)
+    from batchgen.output.bucket_obstacles import BucketObstacles  # most runs use no bucket
+
     return BucketObstacles(context.base, context.stores, overwrite=context.overwrite)
+
+
+def _placer(context: RunContext) -> Placer:
+    if context.stores is None:
+        return Placer(context)
+    from batchgen.engine.bucket_placing import BucketPlacer  # most runs use no bucket
+
+    return BucketPlacer(context)

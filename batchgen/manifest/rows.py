@@ -7,10 +7,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
-from batchgen.manifest.json_rows import json_rows, jsonl_rows
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.parquet_rows import parquet_rows
-from batchgen.manifest.sqlite_rows import sqlite_rows
 from batchgen.manifest.table import Reading, Report, RowsFault, Table, existing_file
 from batchgen.manifest.table_bytes import TableFile
 from batchgen.manifest.text_rows import TextOptions, text_rows
@@ -37,8 +34,11 @@ def open_rows(
     reported at once; without ``report`` it is raised as well.
     ``copies`` has the local copies of tables in buckets, by their URLs.
     """
+    # Readers are imported where they are used: a manifest has one table at most.
     report = report or _raise
     if isinstance(source, SqliteRows):
+        from batchgen.manifest.sqlite_rows import sqlite_rows
+
         reading = Reading(table=source.sqlite)
         return Table(sqlite_rows(source, base, reading), reading)
     spec = FileRows(file=source) if isinstance(source, str) else source
@@ -54,6 +54,8 @@ def open_rows(
         )
     path = copies.get(spec.file) or _file(base, spec.file)
     if ending in _PARQUET:
+        from batchgen.manifest.parquet_rows import parquet_rows
+
         return Table(parquet_rows(path, reading), reading)
     table = TableFile(path, spec.file)
     if ending in _TEXT:
@@ -64,6 +66,8 @@ def open_rows(
             strict=spec.strict,
         )
         return Table(text_rows(table, options, report, reading), reading)
+    from batchgen.manifest.json_rows import json_rows, jsonl_rows
+
     read = jsonl_rows if ending in _JSON_LINES else json_rows
     return Table(read(table, spec.encoding, report, reading), reading)
 

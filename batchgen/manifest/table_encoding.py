@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.manifest.legacy_encodings import plausible_readings
 from batchgen.manifest.lines import BadByte, first_bad_byte
 from batchgen.manifest.table import RowsFault
 from batchgen.manifest.table_bytes import TableFile
@@ -80,6 +79,9 @@ def _unmarked_utf16(head: bytes) -> str | None:
 
 
 def _legacy_encoding(table: TableFile, bad: BadByte) -> Encoding:
+    # Imported here: most tables are UTF-8.
+    from batchgen.manifest.legacy_encodings import plausible_readings
+
     candidates = plausible_readings(_tokens(table))
     problem = f"not UTF-8: byte 0x{bad.value:02x} at offset {bad.offset:,}"
     if len(candidates) == 1:

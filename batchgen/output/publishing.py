@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TypedDict
 
 from batchgen.ledger.unpublished import Publication
-from batchgen.output.bucket_names import remove_replaced_objects
-from batchgen.output.bucket_publishing import publish_object
 from batchgen.output.final_names import (
     MAX_TRIES,
     Conflict,
@@ -42,10 +40,15 @@ def publish_image(base: Path, stores: Stores, one: Publication) -> None:
     moved = [old for old in one.replaced if is_bucket(old.root) != is_object]
     kept: Kept = {"keep_previous": one.keep_previous, "batch": one.batch, "key": one.key}
     if is_object:
+        from batchgen.output.bucket_publishing import publish_object  # most runs use no bucket
+
         publish_object(stores, replace(one, replaced=same))
         remove_replaced(base, moved, (), (), **kept)
     else:
         publish_file(base, replace(one, replaced=same))
+    if moved and not is_object:
+        from batchgen.output.bucket_names import remove_replaced_objects
+
         remove_replaced_objects(stores, moved, (), (), **kept)
 
 

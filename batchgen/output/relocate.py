@@ -18,7 +18,6 @@ from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId
 from batchgen.ledger.relocations import Relocation, Relocations
 from batchgen.ledger.staging import Staging
-from batchgen.output.bucket_relocate import move_object
 from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
 from batchgen.storage.stores import Stores
@@ -98,6 +97,8 @@ def _move_any(one: Relocation, base: Path, left: Relocations, stores: Stores) ->
     """Move one file or object; return why it can't be moved, or an empty string."""
     if not _is_in_bucket(one):
         return _move(one, base, left)
+    from batchgen.output.bucket_relocate import move_object  # most runs use no bucket
+
     try:
         return move_object(one, stores)
     except OSError as exc:

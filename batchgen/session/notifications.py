@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
 from batchgen.ledger.batches import batch_id
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.notices import keep_notice
-from batchgen.ledger.run_report import RunReport
 from batchgen.manifest.model import Notifier
 from batchgen.session.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
 from batchgen.session.prepare import Prepared
+
+if TYPE_CHECKING:
+    from batchgen.ledger.run_report import RunReport
 
 Channel = Command | Webhook | Apprise
 

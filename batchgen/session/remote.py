@@ -13,7 +13,6 @@ import anyio
 
 from batchgen.engine.pool import Remote
 from batchgen.job import BatchId
-from batchgen.ledger.late_responses import late_attempts
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import roots_of
 from batchgen.ledger.uncertain import uncertain_sums
@@ -41,6 +40,7 @@ def responses_wait(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId)
     if not roots or not uncertain_sums(conn, batch).jobs:
         return False
     from batchgen.cluster.intents import spool_objects
+    from batchgen.ledger.late_responses import late_attempts
 
     stores = prepared.stores()
     with suppress(OSError):

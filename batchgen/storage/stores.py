@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from batchgen.storage.local import LocalStore
-from batchgen.storage.object_store import ObjectStore
 from batchgen.storage.store import Store
 from batchgen.urls import is_bucket
 
@@ -42,4 +41,6 @@ class Stores:
     def _open(self, root: str) -> Store:
         if not is_bucket(root):
             return LocalStore(self._base / root)
+        from batchgen.storage.object_store import ObjectStore  # most runs use no bucket
+
         return ObjectStore(root, self._options().get(root.partition("://")[0], {}))
