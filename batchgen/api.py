@@ -319,7 +319,7 @@ class Batch:
 
         Can be called after entering, and after leaving too. Raises LedgerError.
         """
-        conn = open_for_reading(self._run.spec.prepared.ledger)
+        conn = open_for_reading(self._run.spec.prepared.ledger, checked=True)
         try:
             return read_status(conn, self.name)
         finally:

@@ -239,7 +239,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
     began = time.monotonic()
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
-    with closing(open_for_reading(prepared.ledger)) as conn:
+    with closing(open_for_reading(prepared.ledger, checked=True)) as conn:
         missing = missing_images(conn, enrolled.batch, prepared.base)
         has_work = bool(enrolled.to_do) or responses_wait(conn, prepared, enrolled.batch)
     if missing.count:
@@ -250,7 +250,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
                 parts.backup.start()
             result = _drive(enrolled, presenter, parts)
             _publish(enrolled)
-    with closing(open_for_reading(prepared.ledger)) as conn:
+    with closing(open_for_reading(prepared.ledger, checked=True)) as conn:
         if not has_work:
             _tidy_spool(conn, prepared, enrolled.batch)
         found = status(conn, enrolled.name)
@@ -308,7 +308,7 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemotePar
 def _publish(enrolled: EnrolledRun) -> None:
     """Publish what was accepted during the run."""
     ledger = enrolled.spec.prepared.ledger
-    with closing(open_for_reading(ledger)) as conn:
+    with closing(open_for_reading(ledger, checked=True)) as conn:
         if not publications(Ledger(conn), enrolled.batch):
             return
     with suppress(LedgerError, SettingsError), closing(open_for_writing(ledger)) as conn:

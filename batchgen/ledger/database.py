@@ -21,11 +21,14 @@ _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 _OLDEST_SQLITE: Final = (3, 37, 0)
 
 
-def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnection:
+def open_for_writing(
+    path: Path, waits: Patience | None = None, *, checked: bool = False
+) -> LedgerConnection:
     """Open the ledger, creating or migrating it first. Raises LedgerError; never overwrites.
 
     ``waits`` bounds how long another program's lock is waited for, while opening and afterwards;
-    None takes the bound of the process.
+    None takes the bound of the process. ``checked`` states that the same run has opened the file
+    before: its pages are not checked again, which takes 0.1 s for 100,000 jobs.
     The connection is in autocommit mode with ``synchronous=EXTRA``: a commit that returned survives
     a power cut. `journal` says which journal it has.
     """
@@ -43,7 +46,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
     except (OSError, sqlite3.OperationalError) as exc:
         raise _not_opened(path, "opened for writing", exc) from exc
     try:
-        _check(conn, path)
+        _check(conn, path, pages=not checked)
         use_rollback_journal(conn)
         if _version(conn) < SCHEMA_VERSION:
             _migrate(conn, path)
@@ -72,9 +75,10 @@ def check_exists(path: Path) -> None:
         raise LedgerError(f"{path}: no such ledger; name one with --db, or run a manifest")
 
 
-def open_for_reading(path: Path) -> LedgerConnection:
+def open_for_reading(path: Path, *, checked: bool = False) -> LedgerConnection:
     """Open an existing ledger without writing to it. Raises LedgerError.
 
+    For ``checked``, see `open_for_writing`.
     A journal that a killed run left has to be rolled back before anybody can read; only then
     the file is opened for writing for a moment.
     """
@@ -88,7 +92,7 @@ def open_for_reading(path: Path) -> LedgerConnection:
     except sqlite3.DatabaseError as exc:
         raise _unusable(path, str(exc)) from exc
     try:
-        _check(conn, path)
+        _check(conn, path, pages=not checked)
         if (version := _version(conn)) < SCHEMA_VERSION:
             raise LedgerError(
                 f"{path}: the ledger has schema {version}, this batchgen writes {SCHEMA_VERSION}: "
@@ -198,7 +202,7 @@ def _put(aside: Path, path: Path) -> None:
         aside.replace(path)
 
 
-def _check(conn: sqlite3.Connection, path: Path) -> None:
+def _check(conn: sqlite3.Connection, path: Path, *, pages: bool) -> None:
     (application,) = conn.execute("PRAGMA application_id").fetchone()
     version = _version(conn)
     if application != APPLICATION_ID:
@@ -210,7 +214,7 @@ def _check(conn: sqlite3.Connection, path: Path) -> None:
             f"{path}: the ledger has schema {version}, but this batchgen knows {SCHEMA_VERSION}: "
             "install a newer batchgen; nothing was changed"
         )
-    if path.stat().st_size <= _CHECKED_BELOW_BYTES:
+    if pages and path.stat().st_size <= _CHECKED_BELOW_BYTES:
         found = [row[0] for row in conn.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
             raise _unusable(path, "; ".join(found))

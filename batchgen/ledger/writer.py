@@ -77,11 +77,12 @@ class LedgerWriter:
     Use as an async context manager. ``await writer.run(read_job, job.id)`` calls
     ``read_job(ledger, job.id)`` in a transaction on the writer's thread, and returns the result
     after the commit. A cancellation does not interrupt a step that is queued: `run` waits for its
-    result, and raises the cancellation then.
+    result, and raises the cancellation then. For ``checked``, see `open_for_writing`.
     """
 
-    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, path: Path, clock: Clock = utc_now, *, checked: bool = False) -> None:
         self._path = path
+        self._is_checked = checked
         self._clock = clock
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
@@ -145,7 +146,7 @@ class LedgerWriter:
 
     def _serve(self) -> None:
         try:
-            conn = open_for_writing(self._path, self._patience)
+            conn = open_for_writing(self._path, self._patience, checked=self._is_checked)
             begin_log(conn)
             files = [(path, path.stat()) for path in files_of(conn, self._path)]
         except BaseException as exc:  # handed to the one who waits for the start

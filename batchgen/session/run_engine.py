@@ -200,7 +200,7 @@ class _Engine:
         """Build the parts from the limits of a run. Raises SettingsError."""
         prepared = run.spec.prepared
         key = key_of(prepared.profile, prepared.environment)
-        writer = LedgerWriter(prepared.ledger)
+        writer = LedgerWriter(prepared.ledger, checked=True)
         return cls(
             run=run,
             progress=progress,

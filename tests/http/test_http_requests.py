@@ -43,9 +43,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.fault("N22")
-async def test_keep_alive_off_opens_connections(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
+async def test_keep_alive_off_opens_connections(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
         while True:
             await wire.receive(connection, server)

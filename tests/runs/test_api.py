@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -63,6 +64,29 @@ async def test_leaving_early_lets_what_is_in_flight_finish(tmp_path: Path) -> No
         assert 0 < found.jobs[JobState.DONE] < 12
         assert found.jobs[JobState.SENDING] == found.jobs[JobState.UNCERTAIN] == 0
         rig.judge(tmp_path, slow.bill(), finished=False)
+
+
+async def test_a_run_checks_the_pages_of_its_ledger_once(
+    served: rig.Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        conn: sqlite3.Connection = connect(*args, **kwargs)
+        conn.set_trace_callback(statements.append)
+        return conn
+
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    for _ in range(2):  # the ledger exists at the second run
+        statements.clear()
+        async with Batch(path) as batch:
+            async for _ in batch:
+                pass
+        assert [text for text in statements if text.startswith("PRAGMA quick_check")] == [
+            "PRAGMA quick_check(3)"
+        ]
 
 
 async def fail(path: Path) -> None:
