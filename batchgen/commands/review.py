@@ -18,7 +18,7 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.review import image_index
 from batchgen.ledger.review_summary import newest_run_with_images
-from batchgen.ledger.saved_images import saved_roots
+from batchgen.ledger.saved_places import saved_roots
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.page_url import page_url
 from batchgen.review.server import serve

@@ -29,7 +29,7 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.saved_images import replaced_by
+from batchgen.ledger.saved_places import replaced_by
 from batchgen.ledger.unpublished import publications
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
@@ -40,9 +40,8 @@ from batchgen.session.cluster import cluster_of, grace_of
 from batchgen.session.directories import image_place, spool_directory
 from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
-from batchgen.session.live_status import LiveStatus
 from batchgen.session.missing_images import missing_images
-from batchgen.session.notifications import Ending, FinishedReport, notifying
+from batchgen.session.notifications import Ending, notifying
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
@@ -63,6 +62,7 @@ from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
     from batchgen.cluster.ledger_backup import LedgerBackup
+    from batchgen.session.channels import FinishedReport
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -262,6 +262,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
     if missing.count and code is ExitCode.DONE:
         code = ExitCode.UNFINISHED
     if presenter.as_json:
+        from batchgen.session.live_status import LiveStatus  # only JSON output needs it
+
         write_line(sys.stdout, json.dumps(LiveStatus.ended(found).as_json()))
     elif found.troubled or found.unfinished or not presenter.quiet:
         write_text(sys.stdout, _summary(prepared, found, result.made, time.monotonic() - began))

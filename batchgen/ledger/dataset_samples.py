@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import BatchId
-from batchgen.ledger.decisions import NEWEST, Decision
+from batchgen.ledger.newest_decisions import NEWEST, Decision
 from batchgen.money import Micros
 
 _PAGE: Final = 1_000

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchgen.job import BatchId, canonical_json
-from batchgen.ledger.decisions import IS_NEWEST, NEWEST
 from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
+from batchgen.ledger.newest_decisions import IS_NEWEST, NEWEST
 from batchgen.ledger.reference_paths import reference_paths
 
 MOST_IMAGES: Final = 100_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchgen.job import BatchId
-from batchgen.ledger.decisions import CURRENT, IS_NEWEST, NEWEST
+from batchgen.ledger.newest_decisions import CURRENT, IS_NEWEST, NEWEST
 
 
 def newest_run_with_images(conn: sqlite3.Connection, batch: BatchId) -> int | None:

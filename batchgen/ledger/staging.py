@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import BatchId, JobId, PlannedJob
@@ -24,8 +25,6 @@ from batchgen.ledger.changes import (
     UNFINISHED_RENEWAL,
 )
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.decisions import REJECTED, find_rejected
-from batchgen.ledger.explain import JobExplanation, explain_job
 from batchgen.ledger.groups import (
     COMPARE,
     FIRST_KNOWN,
@@ -39,6 +38,7 @@ from batchgen.ledger.groups import (
     ToSend,
 )
 from batchgen.ledger.key_patterns import Only, only_values, resolve_planned
+from batchgen.ledger.newest_decisions import REJECTED, find_rejected
 from batchgen.ledger.path_owners import ROOTS
 from batchgen.ledger.relocations import STAY, Move
 from batchgen.ledger.selection import EVERYTHING, Selection
@@ -68,6 +68,9 @@ from batchgen.ledger.staging_rows import (
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
 from batchgen.system.failpoints import Point, hit
+
+if TYPE_CHECKING:
+    from batchgen.ledger.explain import JobExplanation
 
 
 class Staging:
@@ -307,6 +310,8 @@ class Staging:
 
     def explain(self, batch: BatchId | None, key: str) -> JobExplanation | None:
         """Return a planned job and its image; None for a key that is not planned."""
+        from batchgen.ledger.explain import explain_job  # no run needs it
+
         self._meet(batch)
         return explain_job(self.conn, key)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import BatchId, JobId, JobState
-from batchgen.ledger.decisions import CURRENT, NEWEST, Decision
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.newest_decisions import CURRENT, NEWEST, Decision
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import OldImage
 from batchgen.planning.naming import published_path

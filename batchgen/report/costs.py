@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from batchgen.ledger.budgets import MonthForecast
-from batchgen.ledger.costs import Costs, CostSum
 from batchgen.money import dollars, rounded_dollars
 from batchgen.text import counted
+
+if TYPE_CHECKING:
+    from batchgen.ledger.budgets import MonthForecast
+    from batchgen.ledger.costs import Costs, CostSum
 
 WIDTH: Final = 80
 _LEAST_NAME_CHARS: Final = 8

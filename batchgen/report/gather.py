@@ -19,8 +19,8 @@ from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_record, report_text
 from batchgen.report.status import next_step
 from batchgen.session.bucket_tables import with_kept_table
+from batchgen.session.channels import FinishedReport
 from batchgen.session.directories import references_directory
-from batchgen.session.notifications import FinishedReport
 
 
 def morning_of(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget
-from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.money import Micros, decimal_string, dollars, rounded_dollars
@@ -13,6 +13,9 @@ from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.status import minute
 from batchgen.text import duration
+
+if TYPE_CHECKING:
+    from batchgen.ledger.explain import JobExplanation
 
 _GROUP_TEXT = {
     Group.NEW: "new",

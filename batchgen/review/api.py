@@ -17,7 +17,6 @@ from batchgen.ledger.budgets import period_budgets
 from batchgen.ledger.busy import is_busy
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.decisions import (
-    Decision,
     ImageChangedError,
     NewDecision,
     NothingToUndoError,
@@ -25,6 +24,7 @@ from batchgen.ledger.decisions import (
     record_decisions,
     undo_decisions,
 )
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.ledger.review import (
     SORTS,
     ImageFilter,

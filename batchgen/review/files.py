@@ -12,7 +12,7 @@ from typing import Final
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import sniff
 from batchgen.ledger.review import ImageFile, image_file, references_of
-from batchgen.ledger.saved_images import saved_roots
+from batchgen.ledger.saved_places import saved_roots
 from batchgen.review.batch import ReviewBatch
 from batchgen.review.image_files import ImageFiles, NoFileError, check_shown
 from batchgen.urls import is_bucket, is_url

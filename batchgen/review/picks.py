@@ -12,7 +12,8 @@ import orjson
 
 from batchgen.console.csv_cells import as_written
 from batchgen.errors import SettingsError
-from batchgen.ledger.decisions import Decision, NewDecision
+from batchgen.ledger.decisions import NewDecision
+from batchgen.ledger.newest_decisions import Decision
 
 _YES: Final = frozenset({"1", "yes", "true", "x", "♥"})
 

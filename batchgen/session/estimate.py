@@ -10,9 +10,9 @@ from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget, period_budgets
 from batchgen.ledger.clock import timestamp, utc_now
-from batchgen.ledger.decisions import accepted_percent
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.history import history
+from batchgen.ledger.newest_decisions import accepted_percent
 from batchgen.money import ZERO, Micros, dollars
 from batchgen.planning.cost_estimate import (
     DEFAULT_ACCEPTED_PERCENT,

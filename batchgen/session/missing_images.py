@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import BatchId
-from batchgen.ledger.saved_images import done_places
+from batchgen.ledger.saved_places import done_places
 
 _THREADS: Final = 8
 _AT_ONCE: Final = 2_000

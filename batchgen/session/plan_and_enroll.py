@@ -32,7 +32,7 @@ from batchgen.session.fresh_prices import (
     PriceLists,
     with_kept_prices,
 )
-from batchgen.session.notifications import channels_of
+from batchgen.session.notifications import check_channels
 from batchgen.session.preflight import allow_open_files
 from batchgen.session.prepare import RunSpec, belongs, key_of
 from batchgen.session.presenter import Presenter
@@ -86,7 +86,7 @@ def validate(spec: RunSpec) -> None:
     """Check open files, key and notifications before planning. Raises SettingsError."""
     allow_open_files(spec.limits.concurrency, spec.limits.downloads)
     key_of(spec.prepared.profile, spec.prepared.environment)
-    channels_of(spec.prepared)
+    check_channels(spec.prepared)
 
 
 def begin(

@@ -9,7 +9,7 @@ from typing import Final
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.batches import batch_id
-from batchgen.ledger.decisions import amendments
+from batchgen.ledger.newest_decisions import amendments
 from batchgen.ledger.reference_paths import ReferencePaths
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging

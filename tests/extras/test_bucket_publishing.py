@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.job import JobId
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.ledger.path_owners import PathHistory
 from batchgen.ledger.unpublished import Publication
 from batchgen.output import bucket_publishing

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
+from batchgen.ledger.decisions import NewDecision, Reviewer, record_decisions
+from batchgen.ledger.newest_decisions import Decision
 from tests.support import rig
 
 REVIEWER = Reviewer(name="anna", session="test")

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.review import feed as module
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.feed import Feed

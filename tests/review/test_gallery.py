@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, Page, expect
 from batchgen.errors import SettingsError
 from batchgen.images.formats import ImageFormat
 from batchgen.images.strip import without_metadata
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.review.picks import Target, match, read_picks
 from tests.review.big import big_batch
 from tests.review.browser import open_page

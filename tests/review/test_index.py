@@ -10,7 +10,7 @@ import pytest
 from batchgen.job import BatchId
 from batchgen.ledger import review
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.ledger.review import SORTS, ImageFilter, image_index
 from tests.review.big import big_batch
 from tests.review.decide import decide

@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Route, expect
 
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from tests.review.big import PRICE, big_batch
 from tests.review.browser import Watched, memory_mb, open_page, review, tile, wait_for_decision
 from tests.review.decide import decide, saved

@@ -15,12 +15,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.decisions import (
-    Decision,
-    ImageChangedError,
-    NewDecision,
-    record_decisions,
-)
+from batchgen.ledger.decisions import ImageChangedError, NewDecision, record_decisions
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.system.failpoints import Point
 from tests.faults.station import Station, station
 from tests.review.browser import open_page, review, tile

@@ -13,7 +13,6 @@ import pytest
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import (
-    Decision,
     ImageChangedError,
     NewDecision,
     NothingToUndoError,
@@ -21,6 +20,7 @@ from batchgen.ledger.decisions import (
     record_decisions,
     undo_decisions,
 )
+from batchgen.ledger.newest_decisions import Decision
 from tests.review.decide import REVIEWER, decide, saved
 from tests.support import rig
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
+from batchgen.ledger.decisions import NewDecision, Reviewer, record_decisions
+from batchgen.ledger.newest_decisions import Decision
 from tests.support import rig
 
 

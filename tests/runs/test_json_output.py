@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from batchgen.ledger.decisions import Decision
+from batchgen.ledger.newest_decisions import Decision
 from tests.review.decide import decide
 from tests.support import rig
 

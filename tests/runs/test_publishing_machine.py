@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from batchgen.job import Publish
-from batchgen.ledger.decisions import Decision
 from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import paid_jobs, read_job
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.ledger.unpublished import publications
 from batchgen.system.failpoints import Point
 from tests.support.places_desk import BUCKET, BucketDesk, Desk, png

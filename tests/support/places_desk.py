@@ -25,11 +25,12 @@ from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, Publish, S
 from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
+from batchgen.ledger.decisions import NewDecision, Reviewer, record_decisions
 from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.newest_decisions import Decision
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.saved_images import Rollback, find_rollbacks, record_rollback
