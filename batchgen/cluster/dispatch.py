@@ -21,15 +21,14 @@ def require_lease(context: RunContext, lease: Lease) -> None:
 
 def intent_of(context: RunContext, order: ExchangeOrder, *, batch: str, epoch: int) -> Intent:
     """Return the intent of an order of this moment."""
-    job, profile = order.job, context.profile
-    terms = profile.price_terms(job.model, job.options, len(job.images))
+    job, terms = order.job, order.terms
     return Intent(
         attempt=order.attempt,
         epoch=epoch,
         batch=batch,
         key=job.key,
         fingerprint=job.fingerprint,
-        provider=profile.name,
+        provider=context.profile.name,
         model=job.model,
         price=job.price,
         least=terms.least_within(job.price),

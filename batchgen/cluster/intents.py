@@ -17,8 +17,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Self
+
+import orjson
 
 from batchgen.job import AttemptId
 from batchgen.money import Micros
@@ -66,7 +68,7 @@ class Intent:
 
     def as_json(self) -> bytes:
         """Return the content of its object."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+        return orjson.dumps(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

@@ -13,6 +13,7 @@ from batchgen.engine.delivery_results import Fetched
 from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.ledger.records import DueImage
+from batchgen.money import PriceTerms
 from batchgen.outcomes.exchange import Exchange
 from batchgen.spool.response_part import ResponsePart
 
@@ -32,6 +33,8 @@ class ExchangeOrder:
     attempt: AttemptId
     job: Job
     request: ApiRequest
+    terms: PriceTerms
+    """Of the price that its attempt reserves."""
     wait: Wait
     """Waits for the time to send; called after all preparation, before the first byte."""
     is_timed: bool = False

@@ -31,7 +31,7 @@ from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
 from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.money import dollars
+from batchgen.money import PriceTerms, dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
 from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path, image_path
@@ -84,10 +84,11 @@ class Worker:
         ending = _TicketReturn(context.throttle, ticket)
         conclusion = None
         try:
-            if not (await self._has_disk_space() and await self._reserve(attempt)):
+            terms = context.profile.price_terms(job.model, job.options, len(job.images))
+            if not (await self._has_disk_space() and await self._reserve(attempt, terms)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt.id, price=job.price))
-            conclusion = await self._send(attempt, ticket)
+            conclusion = await self._send(attempt, terms, ticket)
             ending.use(conclusion.classification)
             context.guard.concluded(job, conclusion.classification)
             self._stop_if_permanent(conclusion.classification)
@@ -169,12 +170,15 @@ class Worker:
             throttle.stop(f"{DISK}: {shortage}")
         return shortage is None
 
-    async def _reserve(self, attempt: Attempt) -> bool:
+    async def _reserve(self, attempt: Attempt, terms: PriceTerms) -> bool:
         """Record the attempt and reserve its price; return False if it must not be sent."""
-        context, profile, job = self._context, self._context.profile, attempt.job
-        terms = profile.price_terms(job.model, job.options, len(job.images))
+        context, job = self._context, attempt.job
         order = Reservation(
-            run=context.run, job=job, attempt=attempt.id, provider=profile.name, terms=terms
+            run=context.run,
+            job=job,
+            attempt=attempt.id,
+            provider=context.profile.name,
+            terms=terms,
         )
         # A cancellation after this point settles the attempt like any other one cut off.
         with anyio.CancelScope(shield=True):
@@ -189,7 +193,7 @@ class Worker:
             case NotPending():
                 return False
 
-    async def _send(self, attempt: Attempt, ticket: Ticket) -> Conclusion:
+    async def _send(self, attempt: Attempt, terms: PriceTerms, ticket: Ticket) -> Conclusion:
         """Send the request of a recorded attempt and record its outcome."""
         context, job = self._context, attempt.job
         try:
@@ -208,6 +212,7 @@ class Worker:
                 attempt=attempt.id,
                 job=job,
                 request=request,
+                terms=terms,
                 wait=wait,
                 is_timed=ticket.send_at is not None,
                 part=part,

@@ -44,7 +44,7 @@ class Throttle:
 def test_lost_lease_sends_nothing(lost: str, tmp_path: Path) -> None:
     store, sender, throttle = LocalStore(tmp_path), Sender(), Throttle()
     lease = acquire(store, WHOLE_LEDGER)
-    profile = SimpleNamespace(name="local", price_terms=lambda *_: PriceTerms())
+    profile = SimpleNamespace(name="local")
     context = cast(Any, SimpleNamespace(profile=profile, throttle=throttle))
     executor = BackedExecutor(context, cast(Any, sender), "b", store, lease)
 
@@ -57,6 +57,7 @@ def test_lost_lease_sends_nothing(lost: str, tmp_path: Path) -> None:
         attempt=AttemptId("0a"),
         job=cast(Any, job),
         request=cast(Any, None),
+        terms=PriceTerms(),
         wait=wait,
         part=cast(Any, None),
     )
