@@ -20,10 +20,12 @@ from typing import Any, Final
 
 from batchgen.cluster.messages import (
     ActorSettings,
+    AnyReport,
     DepartOrder,
     Failed,
     FetchMessage,
     Greeting,
+    ImageReport,
     NotFetched,
     Order,
     Orders,
@@ -36,7 +38,7 @@ from batchgen.cluster.messages import (
     greeting,
 )
 from batchgen.cluster.references import ReceivedReferences
-from batchgen.cluster.sending import Sender
+from batchgen.cluster.sending import Sender, Sent
 from batchgen.cluster.staging import Stager
 from batchgen.errors import BatchgenError
 from batchgen.http.client import ApiClient
@@ -57,6 +59,9 @@ from batchgen.system.threads import in_store_thread
 _WATCH_S: Final = 1.0
 _GATHER_S: Final = 0.02
 """How long the first report waits for others: nothing next to a request, and less work for all."""
+_GATHER_BUSY_S: Final = 0.04
+_BUSY_GROUP: Final = 4
+"""Reports of one call that say that the next will have as many, and more for a longer wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,10 @@ class Actor:
         self._heard = time.monotonic()
         self._held = 0
         """Orders in progress."""
-        self._reports: list[tuple[int, Report]] = []
+        self._reports: list[tuple[int, AnyReport]] = []
         """Reports that the driver does not have."""
         self._has_reports = asyncio.Event()
+        self._gather_s = _GATHER_S
         self._is_ending = False
         self._tasks = set[asyncio.Task[Any]]()
 
@@ -147,12 +153,13 @@ class Actor:
             self._held += 1
             self._spawn(self._carry_out(number, order, refusal, intents))
 
-    async def reports(self) -> list[tuple[int, Report]]:
+    async def reports(self) -> list[tuple[int, AnyReport]]:
         """Wait for reports and return them, each with the number of its order."""
         self._heard = time.monotonic()
         await self._has_reports.wait()
-        await asyncio.sleep(_GATHER_S)
+        await asyncio.sleep(self._gather_s)
         found, self._reports = self._reports, []
+        self._gather_s = _GATHER_S if len(found) < _BUSY_GROUP else _GATHER_BUSY_S
         self._has_reports.clear()
         return found
 
@@ -171,22 +178,39 @@ class Actor:
         refusal: str,
         intents: asyncio.Task[SendReport | None] | None,
     ) -> None:
+        images: tuple[FetchMessage, ...] = ()
         try:
-            report = _refused(order, refusal) if refusal else await self._report(order, intents)
+            done = _refused(order, refusal) if refusal else await self._report(order, intents)
+            report, images = (done.report, done.images) if isinstance(done, Sent) else (done, ())
         except Exception as exc:  # a bug; the driver decides about the order
             report = Failed(repr(exc))
         finally:
             self._held -= 1
+        self._add(number, report)
+        for message in images:
+            self._add(number, await self._fetched(message))
+        if any(one.url is None for one in images):
+            await self._sender.forget(images[0].attempt)
+
+    def _add(self, number: int, report: AnyReport) -> None:
         self._reports.append((number, report))
         self._has_reports.set()
 
+    async def _fetched(self, message: FetchMessage) -> ImageReport:
+        """Fetch an image before the driver asks for it; after an error it asks."""
+        try:
+            return ImageReport(message.position, await self._stager.fetch(message))
+        except Exception as exc:
+            return ImageReport(message.position, NotFetched(repr(exc)))
+
     async def _report(
         self, order: Order, intents: asyncio.Task[SendReport | None] | None
-    ) -> Report:
+    ) -> Report | Sent:
         match order:
             case SendOrder():
                 assert intents is not None
-                return await intents or await self._sender.send(order)
+                refused = await self._sender.refusal(order, intents)
+                return await self._sender.send(order) if refused is None else refused
             case DepartOrder():
                 return await self._sender.depart(order)
             case PutOrder():
@@ -195,8 +219,8 @@ class Actor:
                 return await self._stager.put(order)
             case FetchMessage():
                 report = await self._stager.fetch(order)
-                if order.image.url is None:
-                    await self._sender.forget(order.image.attempt_id)
+                if order.url is None:
+                    await self._sender.forget(order.attempt)
                 return report
 
     @property

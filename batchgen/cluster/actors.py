@@ -22,6 +22,8 @@ BEATS: Final = 6
 """Signs of life in the time after which an actor counts as lost."""
 MAX_REPLACED: Final = 32
 """Actors that are started in place of lost ones, in one run."""
+_EVEN: Final = 3
+"""An actor may have this part more orders than the mean has, so that few calls carry them."""
 _LATE_S: Final = 1.0
 """How long a driver that was itself stopped waits for replies that arrived meanwhile."""
 _NO_ACTOR_S: Final = 120.0
@@ -77,7 +79,7 @@ class Actors:
             if preferred is not None and preferred.lost is None:
                 return preferred
             if self._channels:
-                return min(self._channels, key=lambda one: one.held)
+                return self._least_busy()
             if not self._starting:
                 raise NoActorError("no actor of the cluster is left")
             self._changed.clear()
@@ -85,6 +87,14 @@ class Actors:
                 await asyncio.wait_for(self._changed.wait(), _NO_ACTOR_S)
             except TimeoutError:
                 raise NoActorError("no actor of the cluster could be started") from None
+
+    def _least_busy(self) -> Channel:
+        """Return the actor with the fewest orders, or one about as busy that gathers requests."""
+        channels = self._channels
+        least = min(channels, key=lambda one: one.held)
+        most = least.held + sum(one.held for one in channels) // (_EVEN * len(channels))
+        gathering = [one for one in channels if one.gathered and one.held <= most]
+        return max(gathering, key=lambda one: one.gathered, default=least)
 
     async def _add(self, handle: Any) -> None:
         channel = Channel(self._nodes, handle, self._started.settings)

@@ -16,11 +16,26 @@ from itertools import count
 from typing import Any, Final
 
 from batchgen.cluster.intents import MAX_TOGETHER, intent_name
-from batchgen.cluster.messages import ActorSettings, Failed, Order, Orders, Report, SendOrder
+from batchgen.cluster.messages import (
+    ActorSettings,
+    AnyReport,
+    Failed,
+    FetchReport,
+    ImageReport,
+    NotFetched,
+    Order,
+    Orders,
+    Report,
+    SendOrder,
+    SendReport,
+)
 from batchgen.cluster.ray_nodes import RayNodes
 
 _GATHER_S: Final = 0.02
 """How long the first order waits for others: nothing next to a request."""
+_GATHER_BUSY_S: Final = 0.04
+_BUSY_GROUP: Final = 4
+"""Orders of one call that say that the next will have as many, and more for a longer wait."""
 _FIRST_AHEAD_S: Final = 0.03
 _MAX_AHEAD_S: Final = 0.5
 _AHEAD_MARGIN: Final = 1.25
@@ -60,6 +75,16 @@ class Given:
     is_given: bool = False
     intents: Intents | None = None
     """With its intent, once it is given; None for other orders."""
+    images: dict[int, Fetching] = field(default_factory=dict)
+    """By position, those that the actor fetches without an order."""
+
+
+@dataclass(slots=True)
+class Fetching:
+    """An image that an actor fetches."""
+
+    url: str | None
+    done: asyncio.Future[FetchReport]
 
 
 class ActorClock:
@@ -93,7 +118,12 @@ class Channel:
         self._settings = settings
         self._numbers = count()
         self._waiting: dict[int, Given] = {}
+        self._fetching: dict[tuple[int, int], Fetching] = {}
+        """By the number of the order and the position of the image."""
         self._outbox: list[Given] = []
+        self._gather_s = _GATHER_S
+        self.gathered = 0
+        """Requests that wait to be given together."""
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._on_lost: Callable[[str], None] = lambda reason: None
@@ -116,8 +146,8 @@ class Channel:
         for task in self._tasks:
             task.cancel()
 
-    async def give(self, order: Order, *, at_once: bool = False) -> tuple[Report, Intents | None]:
-        """Give an order and return its report, and the object with its intent.
+    async def give(self, order: Order, *, at_once: bool = False) -> tuple[Report, Given]:
+        """Give an order and return its report, and what else is known of it.
 
         Raises OrderLostError.
         """
@@ -126,19 +156,21 @@ class Channel:
             raise OrderLostError(self.lost, given)
         self._waiting[given.number] = given
         self._outbox.append(given)
-        if at_once:
+        self.gathered += isinstance(order, SendOrder)
+        if at_once or self.gathered == MAX_TOGETHER:
             self._flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(self._gather_s, self._flush)
         try:
             report = await given.done
         finally:
             self._waiting.pop(given.number, None)
             if not given.is_given and given in self._outbox:
                 self._outbox.remove(given)
+                self.gathered -= isinstance(order, SendOrder)
         if isinstance(report, Failed):
             raise OrderLostError(report.error, given, bug=True)
-        return report, given.intents
+        return report, given
 
     async def beat(self) -> None:
         """Send a sign of life and note the clock of the actor. Raises what Ray does."""
@@ -155,6 +187,10 @@ class Channel:
         for given in self._waiting.values():
             if not given.done.done():
                 given.done.set_exception(OrderLostError(reason, given))
+        for fetching in self._fetching.values():
+            if not fetching.done.done():
+                fetching.done.set_result(NotFetched(reason))
+        self._fetching.clear()
         self._on_lost(reason)
 
     def _flush(self) -> None:
@@ -162,7 +198,8 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        outbox, self._outbox = self._outbox, []
+        outbox, self._outbox, self.gathered = self._outbox, [], 0
+        self._gather_s = _GATHER_S if len(outbox) < _BUSY_GROUP else _GATHER_BUSY_S
         sends = [one for one in outbox if isinstance(one.order, SendOrder)]
         others = [one for one in outbox if not isinstance(one.order, SendOrder)]
         for start in range(0, max(1, len(sends)), MAX_TOGETHER):
@@ -206,9 +243,22 @@ class Channel:
                 self.lose(said(exc))
                 return
             for number, report in reports:
-                given = self._waiting.get(number)
-                if given is not None and not given.done.done():
-                    given.done.set_result(report)
+                self._note(number, report)
+
+    def _note(self, number: int, report: AnyReport) -> None:
+        if isinstance(report, ImageReport):
+            fetching = self._fetching.pop((number, report.position), None)
+            if fetching is not None and not fetching.done.done():
+                fetching.done.set_result(report.report)
+            return
+        given = self._waiting.get(number)
+        if given is None or given.done.done():
+            return
+        if isinstance(report, SendReport):
+            for position, url in report.fetching:
+                one = Fetching(url, asyncio.get_running_loop().create_future())
+                self._fetching[number, position] = given.images[position] = one
+        given.done.set_result(report)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

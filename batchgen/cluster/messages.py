@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from batchgen.engine.verification import Embedded
 from batchgen.http.network_settings import NetworkSettings
-from batchgen.job import AttemptId, Job, SavedImage
+from batchgen.job import AttemptId, Job, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
 from batchgen.outcomes.exchange import Failure, Reach
@@ -116,6 +117,11 @@ class SendOrder:
     pieces: tuple[bytes | Reference, ...]
     """The body."""
     route: str
+    base_url: str
+    """What a relative URL of an image refers to."""
+    verify: Verify
+    free: tuple[str, ...] = ()
+    """Nothing is sent if an object has one of these names."""
     is_timed: bool = False
     """Whether it waits for a `DepartOrder` once it is connected."""
 
@@ -135,6 +141,8 @@ class SendReport:
 
     refused: str = ""
     """Why the request was not sent; empty if it was."""
+    is_taken: bool = False
+    """Whether that is an object at the path of its image."""
     storage_failed: str = ""
     """What the bucket said when it refused the intent or the response."""
     reach: Reach = Reach.NOTHING
@@ -151,20 +159,35 @@ class SendReport:
     """The spool file of a response that is not in the bucket."""
     late_s: float = 0.0
     """How long after the time of its `DepartOrder` the request left."""
+    fetching: tuple[tuple[int, str | None], ...] = ()
+    """Positions and URLs of images that the actor fetches now; an `ImageReport` follows for each.
+    The URL of an image in its response is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """What an actor needs for an image that gets metadata, or that is to replace another."""
+
+    job: Job
+    image: DueImage
+    origin: Provenance | None
+    """For the metadata of the image; None if it gets none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchMessage:
     """A paid image to fetch and verify. The actor has it until it puts it."""
 
-    job: Job
-    image: DueImage
+    attempt: AttemptId
+    position: int
     url: str | None
     """Absolute; None for an image in its response."""
     response: str
     """The object of its response."""
-    origin: Provenance | None
-    """For the metadata of the image; None if it gets none."""
+    verify: Verify
+    is_video: bool
+    special: Special | None = None
+    """None for most images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +205,7 @@ class PutOrder:
 class VerifiedImage:
     """A verified image that the actor has."""
 
-    saved: SavedImage
+    found: Embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +232,18 @@ class Failed:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What became of an image that the actor fetched before the driver ordered it."""
+
+    position: int
+    report: FetchReport
+
+
 Order: TypeAlias = SendOrder | DepartOrder | FetchMessage | PutOrder
 FetchReport: TypeAlias = VerifiedImage | NotFetched | FetchResult | FetchLater | FetchSpoiled
 Report: TypeAlias = SendReport | FetchReport | PutReport | Failed
+AnyReport: TypeAlias = Report | ImageReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import socket
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -27,8 +28,25 @@ _CLOSE_S: Final = 5.0
 _START_TRIES: Final = 3
 _CALLS_AT_ONCE: Final = 4096
 """Of one actor; the driver gives fewer orders."""
+_PICKLED: Final = 5
 _STORE_BYTES: Final = 100 << 20
 """Object store of a local cluster. Messages are small, and Ray keeps those out of it."""
+
+
+class ActorProcess(Actor):
+    """An actor as Ray calls it.
+
+    Ray would pickle arguments and results in Python, and results on a thread of its own that
+    competes with the event loop. It passes bytes on as they are.
+    """
+
+    async def call(self, method: str, packed: bytes) -> bytes:
+        """Call a method of the actor."""
+        return pickle.dumps(await getattr(self, method)(*pickle.loads(packed)), _PICKLED)
+
+
+def _packed(*args: object) -> bytes:
+    return pickle.dumps(args, _PICKLED)
 
 
 class RayNodes:
@@ -66,7 +84,7 @@ class RayNodes:
 
     def start(self, settings: ActorSettings, build: BuildParts) -> Any:
         """Start an actor and return its handle; it may not run yet."""
-        actor = self._ray.remote(Actor).options(
+        actor = self._ray.remote(ActorProcess).options(
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=_CALLS_AT_ONCE,
@@ -89,12 +107,12 @@ class RayNodes:
         left, failed = settings, ""
         for _ in range(_START_TRIES):
             handles = [self.start(one, build) for one in left]
-            asked = [handle.greet.remote(nonce) for handle in handles]
+            asked = [handle.call.remote("greet", _packed(nonce)) for handle in handles]
             self._ray.wait(asked, num_returns=len(asked), timeout=_GREET_S)
             again = []
             for one, handle, reply in zip(left, handles, asked, strict=True):
                 try:
-                    found.append((handle, self._ray.get(reply, timeout=0)))
+                    found.append((handle, pickle.loads(self._ray.get(reply, timeout=0))))
                 except Exception as exc:  # also of its machine, such as a missing package
                     failed = _first_line(exc)
                     again.append(one)
@@ -108,10 +126,10 @@ class RayNodes:
 
     def call(self, handle: Any, method: str, *args: object) -> Awaitable[Any]:
         """Call a method of an actor; the awaitable raises an error that `is_lost` classifies."""
-        reference = getattr(handle, method).remote(*args)
+        reference = handle.call.remote(method, _packed(*args))
 
         async def result() -> Any:
-            return await reference
+            return pickle.loads(await reference)
 
         return asyncio.ensure_future(result())
 

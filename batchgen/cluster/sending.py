@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from batchgen.cluster.gate import Gate
@@ -14,6 +14,7 @@ from batchgen.cluster.intents import put_once, response_name
 from batchgen.cluster.messages import (
     MAX_REPORTED_BYTES,
     DepartOrder,
+    FetchMessage,
     Reference,
     SendOrder,
     SendReport,
@@ -24,14 +25,19 @@ from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
+from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.spool.portable import portable_response
+from batchgen.spool.response_part import ResponsePart
 from batchgen.spool.spool import Spool
 from batchgen.storage.store import Store
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
+from batchgen.urls import absolute_url
 
 _KEPT_RESPONSES: Final = 128
 """Responses that stay on this machine too, so that their images need not be read back."""
+_SUCCESS: Final = 2
+"""The first digit of a status of success."""
 _MAX_TEXT_BYTES: Final = 64 * 1024
 """Longer body texts are read from the bucket and not from the report."""
 
@@ -41,7 +47,15 @@ class _Ready:
     """A request that waits for its time to leave."""
 
     gate: Gate
-    sending: asyncio.Future[SendReport]
+    sending: asyncio.Future[Sent]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that was sent, or why it was not, and the images to fetch next."""
+
+    report: SendReport
+    images: tuple[FetchMessage, ...] = ()
 
 
 class Sender:
@@ -72,7 +86,27 @@ class Sender:
         hit(Point.INTENT_PUT)
         return None if taken is None else SendReport(refused=taken)
 
-    async def send(self, order: SendOrder) -> SendReport:
+    async def refusal(
+        self, order: SendOrder, intents: asyncio.Task[SendReport | None]
+    ) -> SendReport | None:
+        """Wait until the intents are put; return why a request may not be sent all the same.
+
+        One whose image has no place is refused: it would be paid for in vain.
+        """
+        taken, failed = "", ""
+        try:
+            if order.free:
+                taken = await in_store_thread(_taken, self._store, order.free)
+        except OSError as exc:
+            failed = str(exc)
+        refused = await intents
+        if refused is None and failed:
+            return SendReport(refused=f"the bucket can't be read: {failed}", storage_failed=failed)
+        if refused is None and taken:
+            return SendReport(refused=f"an object is at {taken}", is_taken=True)
+        return refused
+
+    async def send(self, order: SendOrder) -> Sent:
         """Send a request whose intent is put, and put its response; report how far it got.
 
         A timed one is connected only, and `depart` follows.
@@ -80,7 +114,7 @@ class Sender:
         try:
             body = await self._body(order)
         except OSError as exc:
-            return SendReport(refused=f"a reference image cannot be read: {exc}")
+            return Sent(SendReport(refused=f"a reference image cannot be read: {exc}"))
         if not order.is_timed:
             return await self._exchange(order, body, None)
         gate = Gate()
@@ -89,9 +123,9 @@ class Sender:
         reached = asyncio.ensure_future(gate.reached())
         await asyncio.wait({sending, reached}, return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()
-        return SendReport()
+        return Sent(SendReport())
 
-    async def depart(self, order: DepartOrder) -> SendReport:
+    async def depart(self, order: DepartOrder) -> Sent:
         """Let a request leave that is connected, and do the rest of `send`."""
         ready = self._ready.pop(order.attempt)
         ready.gate.open(order.at)
@@ -107,7 +141,7 @@ class Sender:
                 pieces.append(piece)
         return PiecedBody(order.content_type, tuple(pieces))
 
-    async def _exchange(self, order: SendOrder, body: PiecedBody, gate: Gate | None) -> SendReport:
+    async def _exchange(self, order: SendOrder, body: PiecedBody, gate: Gate | None) -> Sent:
         request = ApiRequest(
             method=order.method,
             url=order.url,
@@ -125,9 +159,10 @@ class Sender:
                 await self._keep(order.attempt)
         except OSError as exc:
             text = f"{socket.gethostname()}: the response can't be written: {exc}"
-            return SendReport(
+            report = SendReport(
                 storage_failed=text, reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=text
             )
+            return Sent(report)
         failed, is_stored = "", False
         if data is not None and exchange.reach is Reach.COMPLETE:
             name = response_name(self._epoch, order.attempt)
@@ -138,7 +173,38 @@ class Sender:
                 failed = str(exc)
         hit(Point.RESPONSE_PUT)
         late_s = 0.0 if gate is None else gate.late_s
-        return _report(exchange, failed, None if is_stored else data, late_s)
+        images = await self._images(order, exchange, part) if is_stored else ()
+        report = _report(exchange, failed, None if is_stored else data, late_s)
+        fetching = tuple([(one.position, one.url) for one in images])
+        return Sent(replace(report, fetching=fetching), images)
+
+    async def _images(
+        self, order: SendOrder, exchange: Exchange, part: ResponsePart
+    ) -> tuple[FetchMessage, ...]:
+        """Return the images of a response, which the driver will want next.
+
+        To fetch them before it says so costs nothing, and spares it the orders.
+        """
+        found = _found_images(order, exchange)
+        if any(url is None for _, url in found) and part.is_held:
+            try:
+                await part.write_held()
+            except OSError:
+                return ()
+            await self._keep(order.attempt)
+        return tuple(
+            [
+                FetchMessage(
+                    attempt=order.attempt,
+                    position=position,
+                    url=url,
+                    response=response_name(self._epoch, order.attempt),
+                    verify=order.verify,
+                    is_video=False,
+                )
+                for position, url in found
+            ]
+        )
 
     def _content(self, attempt: AttemptId, exchange: Exchange) -> bytes | None:
         """Return the response as a spool file; None if nothing arrived. Raises OSError."""
@@ -159,6 +225,25 @@ class Sender:
         self._kept.pop(attempt, None)
         with suppress(OSError):
             await in_disk_thread(self._spool.remove, attempt)
+
+
+def _taken(store: Store, names: tuple[str, ...]) -> str:
+    """Return the first of these names that an object has; empty if none has. Raises OSError."""
+    return next((name for name in names if store.info(name) is not None), "")
+
+
+def _found_images(order: SendOrder, exchange: Exchange) -> list[tuple[int, str | None]]:
+    """Return the positions and URLs of the images of a response, which may have none."""
+    is_ok = exchange.status is not None and exchange.status // 100 == _SUCCESS
+    if exchange.scanned is None or not is_ok:
+        return []
+    adapter = ADAPTERS[Route(order.route)]
+    response = adapter.read_response(exchange.scanned.text, exchange.headers or {})
+    return [
+        (ref.index, None if ref.url is None else absolute_url(ref.url, order.base_url))
+        for ref in response.images
+        if ref.task is None
+    ]
 
 
 def _report(exchange: Exchange, failed: str, file: bytes | None, late_s: float) -> SendReport:

@@ -15,7 +15,7 @@ from batchgen.cluster.messages import (
     PutReport,
     VerifiedImage,
 )
-from batchgen.engine.delivery_results import completed
+from batchgen.engine.delivery_results import embedded
 from batchgen.engine.image_source import MAX_VIDEO_BYTES
 from batchgen.engine.spooled_image import SpoolUnreadable, StillCompressed, spooled_image
 from batchgen.engine.verification import (
@@ -25,9 +25,8 @@ from batchgen.engine.verification import (
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.formats import BadImage
-from batchgen.job import AttemptId, SavedImage
+from batchgen.job import AttemptId
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
-from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.portable import receive_response
 from batchgen.spool.spool import Spool
 from batchgen.storage.store import Store
@@ -51,26 +50,27 @@ class Stager:
 
     async def fetch(self, message: FetchMessage) -> FetchReport:
         """Fetch and verify one image, or return why not. May be repeated. Raises OSError."""
-        image = message.image
-        path = self._spool.directory / f"{image.attempt_id}.{image.position}.image"
+        path = self._spool.directory / f"{message.attempt}.{message.position}.image"
         async with PartFile(path) as part:
             failed = await self._fill(message, part)
             if failed is not None:
                 return failed
             try:
-                saved = await part.seal(lambda part: _prepared(part, path, message))
+                found = await part.seal(lambda part: _prepared(part, path, message))
             except BadImage as exc:
                 reason = f"{exc.reason}: {exc}"
                 if message.url is None:
                     return FetchSpoiled(reason)
                 return FetchResult(bad_image=reason)
-            if isinstance(saved, FetchSpoiled):
-                return saved
-        self._verified[image.attempt_id, image.position] = path, saved.sha256
+            if isinstance(found, FetchSpoiled):
+                return found
+        key = message.attempt, message.position
+        self._verified[key] = path, found.sha256
+        self._verified.move_to_end(key)
         hit(Point.VERIFIED)
         if len(self._verified) > _KEPT_IMAGES:
             await self._forget(next(iter(self._verified)))
-        return VerifiedImage(saved)
+        return VerifiedImage(found)
 
     async def put(self, order: PutOrder) -> PutReport:
         """Put a verified image into the bucket, or return why not."""
@@ -93,9 +93,12 @@ class Stager:
 
     async def _fill(self, message: FetchMessage, part: PartFile) -> FetchReport | None:
         """Write the bytes of an image to a part; return why that failed."""
+        known = self._verified.get((message.attempt, message.position))
+        if known is not None:  # it gets its metadata now
+            await in_disk_thread(part.adopt, known[0])
+            return None
         if message.url is not None:
-            is_video = is_video_task(message.image.task)
-            max_bytes = MAX_VIDEO_BYTES if is_video else MAX_IMAGE_BYTES
+            max_bytes = MAX_VIDEO_BYTES if message.is_video else MAX_IMAGE_BYTES
             return await self._downloader.fetch(message.url, part, max_bytes=max_bytes)
         try:
             await self._bring_response(message)
@@ -108,14 +111,13 @@ class Stager:
 
     async def _bring_response(self, message: FetchMessage) -> None:
         """Read a response from the bucket that another actor received."""
-        attempt = message.image.attempt_id
+        attempt = message.attempt
         if self._spool.find(attempt) is None:
             data = await in_store_thread(self._store.read, message.response)
             await in_disk_thread(receive_response, self._spool, attempt, data)
 
     def _unpack(self, message: FetchMessage, part: PartFile) -> None:
-        image = message.image
-        base64, source = spooled_image(self._spool, image.attempt_id, image.position)
+        base64, source = spooled_image(self._spool, message.attempt, message.position)
         if source is not None:
             part.adopt(source)
         else:
@@ -134,13 +136,12 @@ def _put(store: Store, order: PutOrder, path: Path, sha256: str) -> bool:
     return True
 
 
-def _prepared(part: Path, path: Path, message: FetchMessage) -> SavedImage | FetchSpoiled:
+def _prepared(part: Path, path: Path, message: FetchMessage) -> Embedded | FetchSpoiled:
     """Verify an image, write its metadata and rename it. Raises BadImage and OSError."""
-    job, image = message.job, message.image
-    is_video = is_video_task(image.task)
-    info, sha256 = verify_file(part, job.verify, is_video=is_video)
-    origin = None if is_video else message.origin
-    saved = completed(part, job, image, Embedded(info, sha256), origin)
-    if not isinstance(saved, FetchSpoiled):
+    found: Embedded | FetchSpoiled
+    found = Embedded(*verify_file(part, message.verify, is_video=message.is_video))
+    if (special := message.special) is not None:
+        found = embedded(part, special.job, special.image, found, special.origin)
+    if not isinstance(found, FetchSpoiled):
         part.replace(path)
-    return saved
+    return found

@@ -119,18 +119,25 @@ class BucketPlacer(Placer):
         raise Conflict(f"{job.root}/{saved.path}")
 
     async def place_by(
-        self, job: Job, image: DueImage, saved: SavedImage, put: Callable[[], Awaitable[bool]]
+        self,
+        job: Job,
+        image: DueImage,
+        saved: SavedImage,
+        put: Callable[[], Awaitable[bool]],
+        known: PathHistory | None = None,
     ) -> bool:
         """Have another process put an image at its output path, if no object is there.
 
         ``put`` returns whether it did; its error leaves the placement recorded, as a kill does.
-        Raises Conflict, OSError and LedgerWriteError.
+        ``known`` is what the ledger knew of the path before the request was sent; None if it was
+        not looked up. Raises Conflict, OSError and LedgerWriteError.
         """
         ledger, store = self._context.ledger, self._stores.of(job.root)
         if job.sidecar:
             origin = await ledger.run(read_provenance, image.attempt_id)
             await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
-        known = await ledger.run(path_history, job.id, job.root, saved.path)
+        if known is None:
+            known = await ledger.run(path_history, job.id, job.root, saved.path)
         if known.is_own:
             return False
         placement = Placement(image.id, job.root, saved)

@@ -70,7 +70,15 @@ class Verified:
 def completed(
     path: Path, job: Job, image: DueImage, found: Embedded, origin: Provenance | None
 ) -> SavedImage | FetchSpoiled:
-    """Write the metadata of a verified image, and return its record.
+    """Write the metadata of a verified image, and return its record; see `embedded`."""
+    result = embedded(path, job, image, found, origin)
+    return result if isinstance(result, FetchSpoiled) else record_of(job, image, result)
+
+
+def embedded(
+    path: Path, job: Job, image: DueImage, found: Embedded, origin: Provenance | None
+) -> Embedded | FetchSpoiled:
+    """Write the metadata of a verified image.
 
     FetchSpoiled if it must not replace the image at its path. ``origin`` is None for an image that
     gets no metadata. Raises BadImage and OSError.
@@ -81,7 +89,7 @@ def completed(
         defect = defect_of_replacement(path, result.info, image, differs)
         if defect is not None:
             return FetchSpoiled(defect)
-    return record_of(job, image, result)
+    return result
 
 
 def record_of(job: Job, image: DueImage, result: Embedded) -> SavedImage:

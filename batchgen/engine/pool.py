@@ -83,6 +83,8 @@ class Remote:
         Callable[[LocalExecutor, ImageSource], AbstractAsyncContextManager[Executor]] | None
     ) = None
     """Makes the executor in place of the local one, which it may use."""
+    obstacles: Obstacles | None = None
+    """Checks output paths in place of the local check."""
 
 
 class _Source(Protocol[T_co]):
@@ -245,7 +247,7 @@ class Pool:
         tools = WorkerTools(
             executor=self._tools.executor,
             tasks=self._tools.tasks,
-            obstacles=_obstacles(context),
+            obstacles=self._remote.obstacles or _obstacles(context),
             deliver=hand_over,
         )
         async with anyio.create_task_group() as deliveries:

@@ -24,7 +24,6 @@ from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.request import ApiRequest
-from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.budgets import PERIOD_TEXT
 from batchgen.ledger.jobs import fail_pending_job, read_job
@@ -33,10 +32,9 @@ from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import PriceTerms, dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
-from batchgen.output.obstacles import Obstacles
-from batchgen.planning.naming import final_path, image_path
+from batchgen.output.obstacles import Obstacles, expected_paths
 from batchgen.planning.reference_check import changed_references
-from batchgen.providers.adapters.registry import ADAPTERS, Route
+from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.storage.store import StoreError
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
@@ -132,7 +130,7 @@ class Worker:
         """Fail a job without a request if its image could not be saved at its path."""
         context = self._context
         reason = None
-        for path in _expected_paths(job, context.profile.route_of(job.model)):
+        for path in expected_paths(job, context.profile.route_of(job.model)):
             reason = reason or await self._tools.obstacles.find(context.ledger, job, path)
         if reason is None or not await context.ledger.run(fail_pending_job, job.id, reason):
             return False
@@ -293,17 +291,6 @@ def _signal_of(classification: Classification) -> Signal:
     if classification.outcome is Outcome.REFUSED and classification.again:
         return Signal.ERRORED
     return _SIGNALS.get(classification.outcome, Signal.NEUTRAL)
-
-
-def _expected_paths(job: Job, route: Route) -> tuple[str, ...]:
-    """Return the paths that the image needs if it arrives in the requested format.
-
-    An image that waits for its publication needs its final path later.
-    """
-    named = ImageFormat.named(job.options.get("output_format"))
-    kind = ImageFormat.MP4 if route is Route.VIDEO else named or ImageFormat.PNG
-    extension = kind.extension
-    return tuple(dict.fromkeys((final_path(job.path, extension), image_path(job, extension))))
 
 
 class _TicketReturn:

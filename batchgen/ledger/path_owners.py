@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from batchgen.job import BatchId, JobId
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.staging_rows import CollisionKey
+from batchgen.ledger.value_rows import with_rows
 from batchgen.urls import is_bucket
 
 ROOTS: Final = """
@@ -32,17 +33,44 @@ class PathHistory:
     """Digests of all images that the job ever had there."""
 
 
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """A place where a job may have an image."""
+
+    job: JobId
+    root: str
+    path: str
+
+
 def path_history(ledger: Ledger, job: JobId, root: str, path: str) -> PathHistory:
     """Look up what a job has at a place, and had there before."""
-    rows = ledger.conn.execute(
-        "SELECT state, sha256 FROM images WHERE job_id = ? AND root = ? AND path = ?"
-        " AND state IN ('saved', 'due', 'replaced')",
-        (job, root, path),
-    ).fetchall()
-    return PathHistory(
-        is_own=any(row["state"] != "replaced" for row in rows),
-        hashes=frozenset(row["sha256"] for row in rows if row["sha256"]),
+    return path_histories(ledger, [JobPlace(job, root, path)])[0]
+
+
+def path_histories(ledger: Ledger, places: Sequence[JobPlace]) -> list[PathHistory]:
+    """Look up what jobs have at places, and had there before."""
+    clause, values = with_rows(
+        ("number", "owner", "base", "name"),
+        [(number, one.job, one.root, one.path) for number, one in enumerate(places)],
     )
+    rows = ledger.conn.execute(f"{clause} {_HISTORIES}", values).fetchall()
+    found: list[list[sqlite3.Row]] = [[] for _ in places]
+    for row in rows:
+        found[row["number"]].append(row)
+    return [
+        PathHistory(
+            is_own=any(row["state"] != "replaced" for row in ours),
+            hashes=frozenset(row["sha256"] for row in ours if row["sha256"]),
+        )
+        for ours in found
+    ]
+
+
+# CROSS JOIN keeps this order: the few places first, never all images.
+_HISTORIES: Final = """
+    SELECT number, state, sha256 FROM one CROSS JOIN images ON job_id = owner AND root = base
+    AND path = name AND state IN ('saved', 'due', 'replaced')
+"""
 
 
 def batch_name_of_job(ledger: Ledger, job: JobId) -> str:

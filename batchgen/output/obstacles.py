@@ -10,11 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from batchgen.images.formats import ImageFormat
 from batchgen.job import PATH_REASON, Job
 from batchgen.ledger.path_owners import batch_name_of_job, path_history
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.planning.naming import final_path, image_path
+from batchgen.providers.adapters.registry import Route
 from batchgen.system.threads import in_disk_thread
 
 _DIRECTORIES_KNOWN: Final = 4096
@@ -103,6 +106,17 @@ class Obstacles:
             self._directories.clear()
         self._directories[directory] = found
         return found
+
+
+def expected_paths(job: Job, route: Route) -> tuple[str, ...]:
+    """Return the paths that the image needs if it arrives in the requested format.
+
+    An image that waits for its publication needs its final path later.
+    """
+    named = ImageFormat.named(job.options.get("output_format"))
+    kind = ImageFormat.MP4 if route is Route.VIDEO else named or ImageFormat.PNG
+    extension = kind.extension
+    return tuple(dict.fromkeys((final_path(job.path, extension), image_path(job, extension))))
 
 
 def taken_text(place: Path | str, what: str) -> str:

@@ -22,8 +22,8 @@ from batchgen.urls import is_bucket, is_url
 
 if TYPE_CHECKING:
     from batchgen.cluster.actors import Started
-    from batchgen.cluster.executor import ClusterParts
     from batchgen.cluster.messages import ActorSettings
+    from batchgen.cluster.parts import ClusterParts
     from batchgen.storage.store import Store
 
 _RAY: Final = "ray"
@@ -71,8 +71,8 @@ def cluster_of(
     place = ClusterPlace.parse(spec.overrides.on)
     root = _output_root(spec)
     _check_proxy(spec)
-    from batchgen.cluster.executor import ClusterParts
     from batchgen.cluster.lease import Driver, acquire
+    from batchgen.cluster.parts import ClusterParts
 
     prepared = spec.prepared
     store = prepared.stores().of(root)

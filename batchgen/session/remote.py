@@ -20,10 +20,11 @@ from batchgen.session.prepare import Prepared
 from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
-    from batchgen.cluster.executor import ClusterParts
     from batchgen.cluster.lease import Lease
     from batchgen.cluster.ledger_backup import LedgerBackup
     from batchgen.cluster.messages import RunSettings
+    from batchgen.cluster.obstacles import ActorObstacles
+    from batchgen.cluster.parts import ClusterParts
     from batchgen.engine.context import RunContext
     from batchgen.engine.executor import Executor
     from batchgen.engine.image_source import ImageSource
@@ -90,7 +91,18 @@ def remote_of(
         keeps_objects=backup is not None,
     )
     if cluster is not None:
-        return Remote(late=late, executor=_on_cluster(context, cluster, run))
+        from batchgen.cluster.obstacles import ActorObstacles
+
+        assert context.stores is not None
+        obstacles = ActorObstacles(
+            context.base,
+            context.stores,
+            overwrite=context.overwrite,
+            root=cluster.started.settings.root,
+            route_of=context.profile.route_of,
+        )
+        executor = _on_cluster(context, cluster, run, obstacles)
+        return Remote(late=late, executor=executor, obstacles=obstacles)
     if backup is not None:
         return Remote(late=late, executor=_backed(context, parts.batch, backup))
     return Remote(late=late)
@@ -117,14 +129,17 @@ def _stop_without(context: RunContext, lease: Lease) -> None:
 
 
 def _on_cluster(
-    context: RunContext, cluster: ClusterParts, run: Callable[[], RunSettings]
+    context: RunContext,
+    cluster: ClusterParts,
+    run: Callable[[], RunSettings],
+    obstacles: ActorObstacles,
 ) -> _MakeExecutor:
     @asynccontextmanager
     async def executor(local: LocalExecutor, source: ImageSource) -> AsyncIterator[Executor]:
         from batchgen.cluster.executor import ClusterExecutor
 
         _stop_without(context, cluster.lease)
-        one = ClusterExecutor(context, cluster, local, source)
+        one = ClusterExecutor(context, cluster, local, source, obstacles)
         await one.open(run())
         try:
             yield one

@@ -79,6 +79,26 @@ def test_replaced_inline_images_keep_their_versions(
         assert len(served.bill()) == 12
 
 
+def test_object_of_another_program_stays_and_nothing_is_paid(batch: ClusterBatch) -> None:
+    """An actor finds it before it sends; not for an image of the job itself."""
+    batch.write(6)
+    batch.store.put("job-002.png", b"of another program")
+    batch.run(code=1)
+    assert batch.states() == {"done": 5, "failed": 1}
+    assert batch.store.read("job-002.png") == b"of another program"
+    assert len(batch.served.bill()) - batch.before == 5
+    batch.store.delete("job-002.png")
+    first = batch.store.read("job-001.png")
+    batch.write(6, prompt="a cup")
+    batch.run()
+    assert batch.states() == {"done": 6}
+    assert batch.store.read(".previous/job-001.png~1") == first
+    rows = rig.query(batch.directory / "batchgen.db", "SELECT outcome FROM attempts")
+    assert [row["outcome"] for row in rows].count("ok") == 11
+    assert len(rows) == 12, "only the object of the other program costs an attempt"
+    batch.judge()
+
+
 POINTS = ("intent-put", "body-sent", "response-put", "verified", "staged")
 
 

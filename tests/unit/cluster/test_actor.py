@@ -11,12 +11,12 @@ import pytest
 from batchgen.cluster.actor import Actor
 from batchgen.cluster.messages import (
     ActorSettings,
+    AnyReport,
     DepartOrder,
     Order,
     Orders,
     PutOrder,
     PutReport,
-    Report,
     SendReport,
 )
 from batchgen.job import AttemptId
@@ -32,11 +32,11 @@ SETTINGS = ActorSettings(
 PUT = PutOrder(AttemptId("0a"), 0, "mug.png", create=True)
 
 
-def report_of(settings: ActorSettings, order: Order, **changes: Any) -> Report:
+def report_of(settings: ActorSettings, order: Order, **changes: Any) -> AnyReport:
     """Return what an actor without a bucket or a connection reports."""
     orders = Orders(epoch=3, key_variable="KEY", intents="", numbered=((7, order),))
 
-    async def run() -> list[tuple[int, Report]]:
+    async def run() -> list[tuple[int, AnyReport]]:
         actor = Actor(settings, cast(Any, None))
         await actor.take(replace(orders, **changes))
         found = await actor.reports()

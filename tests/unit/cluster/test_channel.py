@@ -12,14 +12,16 @@ from batchgen.cluster.channel import Channel, OrderLostError
 from batchgen.cluster.intents import MAX_TOGETHER
 from batchgen.cluster.messages import (
     ActorSettings,
+    AnyReport,
     DepartOrder,
     Failed,
+    ImageReport,
+    NotFetched,
     Orders,
-    Report,
     SendOrder,
     SendReport,
 )
-from batchgen.job import AttemptId
+from batchgen.job import AttemptId, Verify
 
 SETTINGS = ActorSettings(
     root="s3://bucket",
@@ -40,7 +42,7 @@ class Nodes:
 
     def __init__(self) -> None:
         self.taken: asyncio.Queue[Orders] = asyncio.Queue()
-        self.reports: asyncio.Queue[list[tuple[int, Report]] | Exception] = asyncio.Queue()
+        self.reports: asyncio.Queue[list[tuple[int, AnyReport]] | Exception] = asyncio.Queue()
         self.refuses: Exception | None = None
 
     def call(self, handle: object, method: str, *args: Any) -> Awaitable[Any]:
@@ -55,7 +57,7 @@ class Nodes:
         if self.refuses is not None:
             raise self.refuses
 
-    async def _reports(self) -> list[tuple[int, Report]]:
+    async def _reports(self) -> list[tuple[int, AnyReport]]:
         found = await self.reports.get()
         if isinstance(found, Exception):
             raise found
@@ -72,6 +74,8 @@ def order(number: int) -> SendOrder:
         content_type="application/json",
         pieces=(b"{}",),
         route="images",
+        base_url="http://127.0.0.1/v1",
+        verify=Verify.STRUCTURE,
     )
 
 
@@ -97,7 +101,7 @@ def test_orders_of_one_moment_share_calls_and_intents() -> None:
         nodes.reports.put_nowait(cast(Any, reports))
         done = await asyncio.gather(*given)
         assert [cast(SendReport, report).size for report, _ in done] == list(range(count))
-        assert len({id(intents) for _, intents in done}) == 2
+        assert len({id(given.intents) for _, given in done}) == 2
 
     with_channel(test)
 
@@ -146,6 +150,22 @@ def test_bug_of_an_actor_leaves_its_order_unknown() -> None:
             await channel.give(DepartOrder(AttemptId("0a"), 1.0), at_once=True)
         assert lost.value.bug is not None
         assert channel.lost is None
+
+    with_channel(test)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_image_fetched_without_an_order_is_reported_later(is_lost: bool) -> None:
+    async def test(nodes: Nodes, channel: Channel) -> None:
+        nodes.reports.put_nowait([(0, SendReport(fetching=((0, None), (1, "http://a/b"))))])
+        _, given = await channel.give(order(1))
+        first, second = given.images[0], given.images[1]
+        assert second.url == "http://a/b"
+        assert not first.done.done()
+        failed = NotFetched("unreadable")
+        nodes.reports.put_nowait(Lost("gone") if is_lost else [(0, ImageReport(1, failed))])
+        assert isinstance(await second.done, NotFetched)
+        assert first.done.done() == is_lost
 
     with_channel(test)
 

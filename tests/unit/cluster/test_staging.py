@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,29 +11,14 @@ import pytest
 
 from batchgen.cluster.messages import FetchMessage, PutOrder, VerifiedImage
 from batchgen.cluster.staging import Stager
-from batchgen.job import AttemptId, Job, JobId, JobState
-from batchgen.money import Micros
+from batchgen.job import AttemptId, Verify
 from batchgen.spool.spool import Spool
 from batchgen.storage.local import LocalStore
 from batchgen.storage.object_store import copy_to_free_name
 from batchgen.system.atomic_files import PartFile
-from tests.support.bucket_desk import DATA, ROOT, due_image
+from tests.support.bucket_desk import DATA
 
 ATTEMPT = AttemptId("0" * 32)
-JOB = Job(
-    id=JobId(1),
-    key="mug",
-    state=JobState.PAID,
-    fingerprint="f" * 64,
-    model="gpt-image-2",
-    prompt="a mug",
-    options={},
-    images=(),
-    mask=None,
-    root=ROOT,
-    path="mug.{ext}",
-    price=Micros(37_700),
-)
 
 
 class Downloads:
@@ -55,11 +41,12 @@ def test_image_never_takes_the_place_of_another(
     if there is not None:
         store.put("mug.png", there)
     message = FetchMessage(
-        job=JOB,
-        image=due_image(path=None, sha256=None, url="http://127.0.0.1/mug.png"),
+        attempt=ATTEMPT,
+        position=0,
         url="http://127.0.0.1/mug.png",
         response="",
-        origin=None,
+        verify=Verify.STRUCTURE,
+        is_video=False,
     )
     order = PutOrder(ATTEMPT, 0, "mug.png", create=True)
 
@@ -68,7 +55,7 @@ def test_image_never_takes_the_place_of_another(
         assert "no longer has" in (await stager.put(order)).problem
         found = await stager.fetch(message)
         assert isinstance(found, VerifiedImage)
-        assert found.saved.path == "mug.png"
+        assert found.found.sha256 == hashlib.sha256(DATA).hexdigest()
         report = await stager.put(order)
         assert report.is_taken != is_put
         if not is_put:
