@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from batchgen.engine.context import RunContext
@@ -41,6 +42,8 @@ class Attempt:
     """Whether a killed run left it open."""
     part: ResponsePart | None = None
     """Where its response arrived; None at recovery."""
+    classified: Callable[[Classification, Response | None], None] | None = None
+    """Called with a complete response before it is recorded; None at recovery."""
 
     @property
     def is_response_held(self) -> bool:
@@ -147,6 +150,8 @@ async def _classify_and_record(
     job, spool = attempt.job, context.spool
     response = await _read_response(context, attempt, exchange)
     classification = classify(exchange, response, habits_of(context.profile), prompt=job.prompt)
+    if attempt.classified is not None:
+        attempt.classified(classification, response)
     is_complete = exchange.reach is Reach.COMPLETE
     if classification.outcome is Outcome.OK and response is not None:
         if not is_complete:

@@ -41,6 +41,9 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _DELIVERIES_PER_DOWNLOAD: Final = 4
+_MAX_RECORDING: Final = 64
+"""Complete responses that are recorded besides the requests in flight. One of up to 64 kB is only
+in memory until then, and uncertain after a kill."""
 _COPIES_PER_PAGE: Final = 200
 _MAX_WAITING_DELIVERIES: Final = 256
 """Paid jobs that may wait for delivery; beyond that, workers wait and send no requests."""
@@ -248,6 +251,7 @@ class Pool:
             executor=self._tools.executor,
             tasks=self._tools.tasks,
             obstacles=self._remote.obstacles or _obstacles(context),
+            slots=anyio.Semaphore(self._settings.concurrency, fast_acquire=True),
             deliver=hand_over,
         )
         async with anyio.create_task_group() as deliveries:
@@ -255,10 +259,16 @@ class Pool:
                 deliveries.start_soon(self._deliver, waiting, Delivery.deliver, jobs.done)
             self._redelivery.buying = True
             async with anyio.create_task_group() as workers:
-                for _ in range(self._settings.concurrency):
+                for _ in range(self._workers):
                     workers.start_soon(work, context, Worker(context, tools), jobs.next, jobs.done)
             self._redelivery.buying = False
             await self._end(waiting)
+
+    @property
+    def _workers(self) -> int:
+        """Workers with a request slot, and those that record a response."""
+        width = self._settings.concurrency
+        return width + min(width // 2, _MAX_RECORDING)
 
     @property
     def _deliveries(self) -> int:

@@ -31,7 +31,7 @@ from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserve
 from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import PriceTerms, dollars
-from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
+from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach, Response
 from batchgen.output.obstacles import Obstacles, expected_paths
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS
@@ -55,6 +55,9 @@ class WorkerTools:
     executor: Executor
     tasks: TaskPoller
     obstacles: Obstacles
+    slots: anyio.Semaphore
+    """Request slots: a worker holds one from before it takes a job until its response is complete,
+    or its video task is over. A response is recorded without a slot."""
     deliver: Callable[[PaidJob], Awaitable[None]]
     """Hands a paid job over to delivery; waits while too many jobs are being delivered."""
 
@@ -65,6 +68,19 @@ class Worker:
     def __init__(self, context: RunContext, tools: WorkerTools) -> None:
         self._context = context
         self._tools = tools
+        self._has_slot = False
+
+    async def take_slot(self) -> None:
+        """Wait for a request slot, unless this worker holds one."""
+        if not self._has_slot:
+            await self._tools.slots.acquire()
+            self._has_slot = True
+
+    def leave_slot(self) -> None:
+        """Return the request slot, if this worker holds one."""
+        if self._has_slot:
+            self._has_slot = False
+            self._tools.slots.release()
 
     async def process(self, job: Job) -> Requeue | None:
         """Make one attempt at a job; return the job if it is pending again.
@@ -78,8 +94,10 @@ class Worker:
         if job.images and await self._hold_if_references_changed(job):
             return None
         ticket = await self._wait_for_permission(job)
-        attempt = Attempt(id=new_attempt_id(), job=job)
         ending = _TicketReturn(context.throttle, ticket)
+        attempt = Attempt(
+            id=new_attempt_id(), job=job, classified=partial(self._end_request, job, ending)
+        )
         conclusion = None
         try:
             terms = context.profile.price_terms(job.model, job.options, len(job.images))
@@ -87,14 +105,30 @@ class Worker:
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt.id, price=job.price))
             conclusion = await self._send(attempt, terms, ticket)
-            ending.use(conclusion.classification)
-            context.guard.concluded(job, conclusion.classification)
-            self._stop_if_permanent(conclusion.classification)
+            if conclusion.classification is not ending.classification:
+                self._end_request(job, ending, conclusion.classification, None)
         finally:
             if conclusion is None:
                 context.guard.withdrawn(job)
-            ending.finish()
+            ending.finish(None)
         return await self._follow_up(job, conclusion)
+
+    def _end_request(
+        self,
+        job: Job,
+        ending: _TicketReturn,
+        classification: Classification,
+        response: Response | None,
+    ) -> None:
+        """Learn from a complete response, then let another request start while it is recorded.
+
+        Also called for what recording it has failed with.
+        """
+        self._stop_if_permanent(classification)
+        self._context.guard.concluded(job, classification)
+        ending.finish(classification)
+        if response is None or all(image.task is None for image in response.images):
+            self.leave_slot()
 
     async def _follow_up(self, job: Job, conclusion: Conclusion) -> Requeue | None:
         context, following = self._context, conclusion.following
@@ -294,31 +328,30 @@ def _signal_of(classification: Classification) -> Signal:
 
 
 class _TicketReturn:
-    """Returns a ticket to the throttle; as cancelled unless there is a classification."""
+    """Returns a ticket to the throttle, once."""
 
     def __init__(self, throttle: Throttle, ticket: Ticket) -> None:
         self._throttle = throttle
         self._ticket = ticket
-        self._signal = Signal.CANCELLED
-        self._retry_after_s: float | None = None
-        self._request_gap_s: float | None = None
-        self._error = ""
+        self._is_returned = False
+        self.classification: Classification | None = None
+        """What the throttle learned from; None if nothing."""
 
-    def use(self, classification: Classification) -> None:
-        """Take the signal from a classification."""
-        self._signal = _signal_of(classification)
-        self._retry_after_s = classification.retry_after_s
-        self._request_gap_s = classification.request_gap_s
+    def finish(self, classification: Classification | None) -> None:
+        """Return the ticket with a classification; None for a request that was not sent."""
+        if self._is_returned:
+            return
+        self._is_returned, self.classification = True, classification
+        if classification is None:
+            self._throttle.finish(self._ticket, Signal.CANCELLED)
+            return
+        error = ""
         if classification.outcome is not Outcome.OK:
-            self._error = error_text(
-                classification.code, classification.message, classification.status
-            )
-
-    def finish(self) -> None:
-        """Return the ticket."""
-        if self._request_gap_s is not None:
-            self._throttle.pace.suggest(self._request_gap_s)
-        self._throttle.finish(self._ticket, self._signal, self._retry_after_s, self._error)
+            error = error_text(classification.code, classification.message, classification.status)
+        if classification.request_gap_s is not None:
+            self._throttle.pace.suggest(classification.request_gap_s)
+        signal = _signal_of(classification)
+        self._throttle.finish(self._ticket, signal, classification.retry_after_s, error)
 
 
 async def work(
@@ -332,7 +365,10 @@ async def work(
     ``done`` is called after each job.
     """
     try:
-        while (job := await take()) is not None:
+        while True:
+            await worker.take_slot()
+            if (job := await take()) is None:
+                return
             requeue = None
             try:
                 requeue = await worker.process(job)
@@ -346,3 +382,5 @@ async def work(
         context.throttle.stop(f"{STORAGE}: {exc}")
     except OSError as exc:
         context.throttle.stop(f"{DISK}: the spool can't be read: {exc}")
+    finally:
+        worker.leave_slot()

@@ -196,7 +196,8 @@ def failed(course: Course, number: int, error: int, *, response: str) -> Result:
     hit = trial.result.hit
     if hit is not None:
         trial.result.sent_after = sum(number > hit.number for _, number in ended.end.sent)
-    if ended.end.code == ExitCode.STOPPED and trial.result.sent_after >= CONCURRENCY:
+    # Those that were reserved before: as many as slots, if a response was being recorded.
+    if ended.end.code == ExitCode.STOPPED and trial.result.sent_after > CONCURRENCY:
         trial.found(Kind.BOLD, f"{trial.result.sent_after} requests left after it")
     if ended.end.code == ExitCode.BUG:
         trial.found(Kind.STUCK, f"taken for a bug: {ended.output}")

@@ -13,6 +13,8 @@ from tests.support import rig
 JOBS = 40
 KILLS = 25
 """In every run of the suite; a sweep makes them a thousand."""
+UNCERTAIN = 12
+"""Attempts that a kill may leave open: eight requests in flight, four responses being recorded."""
 EVENTS = 110
 """A whole run of 40 jobs writes about 120 lines: started, ended and done for each."""
 
@@ -44,7 +46,7 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     served.wait_until_idle()
     rig.judge(tmp_path, served.bill()[before:], finished=False)
     in_flight = _in_flight(tmp_path)
-    assert in_flight <= 8
+    assert in_flight <= UNCERTAIN
 
     done = rig.batchgen("run", path, cwd=tmp_path, code=None)
     rig.judge(tmp_path, served.bill()[before:], finished=True)
@@ -81,7 +83,7 @@ def test_runs_killed_three_times_lose_nothing(
         _kill_after(dice.randrange(1, most), path)
         served.wait_until_idle()
         rig.judge(tmp_path, served.bill()[before:], finished=False)
-        assert _in_flight(tmp_path) <= 8
+        assert _in_flight(tmp_path) <= UNCERTAIN
         in_flight += _in_flight(tmp_path)
 
     rig.batchgen("run", path, cwd=tmp_path, code=None)
