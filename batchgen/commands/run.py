@@ -20,6 +20,7 @@ from batchgen.console.progress import write_line, write_text
 from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
+from batchgen.engine.linked_parts import remove_finished
 from batchgen.engine.stop_reasons import stops_all_batches, stops_provider
 from batchgen.errors import BatchgenError, ExitCode, LedgerError, SettingsError, message_of
 from batchgen.job import BatchId
@@ -29,6 +30,7 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.owners import open_runs
 from batchgen.ledger.saved_places import replaced_by
 from batchgen.ledger.unpublished import publications
 from batchgen.manifest.loader import parse_manifest
@@ -253,6 +255,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
     with closing(open_for_reading(prepared.ledger, checked=True)) as conn:
         if not has_work:
             _tidy_spool(conn, prepared, enrolled.batch)
+            if open_runs(conn, enrolled.name):
+                remove_finished(Ledger(conn), prepared.base, enrolled.batch)
         found = status(conn, enrolled.name)
         last = found.last_run if has_work else None
         replaced = replaced_by(conn, last.id) if last else 0

@@ -179,6 +179,9 @@ class BucketPlacer(Placer):
         if not is_own or is_edited(data):
             keep_edited_object(store, name)
 
+    def link(self, job: Job, image: DueImage, part: PartFile, saved: SavedImage) -> bool:
+        return not is_bucket(job.root) and super().link(job, image, part, saved)
+
     def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         if not is_bucket(image.root):
             return super().adopt_kept(image, part)
@@ -208,6 +211,7 @@ class BucketPlacer(Placer):
         if not is_bucket(image.root) and not is_bucket(job.root):
             super().drop_kept(job, image, saved)
             return
+        self.drop_left_part(image)
         self._context.spool.images.drop(image.attempt_id, image.position)
         if image.path and path_below(image.root, image.path) != path_below(job.root, saved.path):
             store = self._stores.of(image.root)

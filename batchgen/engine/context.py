@@ -89,6 +89,8 @@ class PaidJob:
 
     job: Job
     due: tuple[DueImage, ...]
+    is_left: bool = False
+    """Whether an earlier try, or an earlier run, may have placed an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

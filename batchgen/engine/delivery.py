@@ -1,7 +1,9 @@
 """Bring the images of paid jobs to disk. Nothing here sends a paid request.
 
-The steps for an image: fetch it into a temporary file, verify, fsync, record the output path,
-rename, fsync the directory, record the image as saved. Every step can be repeated at no cost.
+The steps for an image: fetch it into a temporary file, verify, fsync, link it to its output path,
+fsync the directory, record the path and that the image is saved, remove the temporary name. An
+image that replaces another or has metadata, and one on a file system without hard links, is
+renamed, and its path is recorded before. Every step can be repeated at no cost.
 """
 
 from __future__ import annotations
@@ -161,7 +163,10 @@ class Delivery:
 
     async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | Waiting | None:
         try:
-            return await self._deliver_images(paid.job, paid.due)
+            left = paid.due
+            if paid.is_left:
+                left = await self._placer.call(self._placer.find_linked, paid.job, left)
+            return await self._deliver_images(paid.job, left)
         except FileNotFoundError:
             # The output directory was removed during the run. Once is enough: the second try
             # creates it, and if it vanishes again the next run places the image.
@@ -241,7 +246,9 @@ class Delivery:
             placed = await self._placer.call(self._placer.find_placed, job, image)
             if placed is not None:
                 order = FetchOrder(job, image)
-                return await record_saved(self._context, self._placer, order, placed)
+                found = await record_saved(self._context, self._placer, order, placed)
+                await self._placer.call(self._placer.drop_left_part, image)
+                return found
         if image.task is not None and image.url is None and image.copy_of is None:
             end = await self._tools.tasks.poll_until_done(image.task)
             match end:
@@ -372,4 +379,4 @@ class Delivery:
 
 
 def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
-    return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
+    return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)), is_left=True)

@@ -65,6 +65,8 @@ class Verified:
     sha256: str
     taken: bool
     """Whether a file exists at its output path."""
+    linked: SavedImage | None = None
+    """The record of an image whose temporary file is at its output path as well."""
 
 
 def completed(

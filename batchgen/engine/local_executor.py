@@ -11,6 +11,7 @@ from batchgen.engine.context import RunContext
 from batchgen.engine.delivery_results import Fetched, Verified, completed, record_of
 from batchgen.engine.executor import ExchangeOrder, FetchOrder
 from batchgen.engine.image_source import ImageSource
+from batchgen.engine.linked_parts import part_path
 from batchgen.engine.placing import Placer
 from batchgen.engine.saving import record_saved
 from batchgen.engine.verification import (
@@ -19,8 +20,8 @@ from batchgen.engine.verification import (
     verify_small,
 )
 from batchgen.http.client import ApiClient
-from batchgen.images.formats import BadImage
-from batchgen.job import EXT_PLACEHOLDER, SavedImage
+from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.job import SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
 from batchgen.outcomes.exchange import Exchange
@@ -34,15 +35,26 @@ _SMALL_BYTES: Final = 64 * 1024
 
 
 class LocalExecutor:
-    """Sends requests and saves images in this process."""
+    """Sends requests and saves images in this process.
+
+    At most ``images`` images are fetched and written at a time, each with up to half a megabyte in
+    memory. They are recorded as saved after that.
+    """
 
     def __init__(
-        self, context: RunContext, client: ApiClient, source: ImageSource, placer: Placer
+        self,
+        context: RunContext,
+        client: ApiClient,
+        source: ImageSource,
+        placer: Placer,
+        *,
+        images: int,
     ) -> None:
         self._context = context
         self._client = client
         self._source = source
         self._placer = placer
+        self._room = anyio.Semaphore(images, fast_acquire=True)
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Send a request and write its response to the order's part; see `Executor.exchange`."""
@@ -56,40 +68,51 @@ class LocalExecutor:
 
     async def fetch(self, order: FetchOrder) -> Fetched:
         """Bring an image to its output path and record it as saved; see `Executor.fetch`."""
-        job, image = order.job, order.image
-        # The file extension is unknown until the image has arrived; the directory is not.
-        path = image_path(job, EXT_PLACEHOLDER, placed=image.path)
-        known_path = path.partition(EXT_PLACEHOLDER)[0]
-        directory = await self._placer.make_directory(job.root, known_path)
-        # Not named after the job: truncated long names of two jobs could be equal.
-        name = f".{image.attempt_id}.{image.position}"
-        async with PartFile(directory / name, mode=0o666) as part:
+        job, image, placer = order.job, order.image, self._placer
+        path = part_path(job, image)
+        directory = await placer.make_directory(job.root, path)
+        async with PartFile(directory / path.rpartition("/")[2], mode=0o666) as part:
+            found = await self._fetched(part, order)
+            if not isinstance(found, Verified):
+                return found
+            saved = found.linked or await self._completed(part.part, order, found)
+            if isinstance(saved, FetchSpoiled):
+                return saved
+            # From here to the ledger's row only our own disk can delay: do not cancel.
+            with anyio.CancelScope(shield=True):
+                if found.linked is None:
+                    await placer.place(job, image, part, saved, taken=found.taken)
+                placed = await record_saved(self._context, placer, order, saved)
+                if found.linked is not None:
+                    await placer.remove_later(part.part)
+                if placer.may_have_bytes(image):
+                    await placer.call(placer.drop_kept, job, image, saved)
+            return placed
+
+    async def _fetched(self, part: PartFile, order: FetchOrder) -> Verified | Fetched:
+        """Fetch and verify an image; a plain one gets its final name too."""
+        image = order.image
+        async with self._room:
             failed = await self._source.write_to(image, part)
             if failed is not None:
                 return failed
             try:
-                found = await self._verified(part, order)
+                # An image at its final name is recorded: do not cancel.
+                with anyio.CancelScope(shield=True):
+                    found = await self._verified(part, order)
             except BadImage as exc:
                 self._context.spool.images.drop(image.attempt_id, image.position)
                 reason = f"{exc.reason}: {exc}"
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            saved = await self._completed(part.part, order, Embedded(found.info, found.sha256))
-            if isinstance(saved, FetchSpoiled):
-                return saved
-            # From here to the ledger's row only our own disk can delay: do not cancel.
-            with anyio.CancelScope(shield=True):
-                await self._placer.place(job, image, part, saved, taken=found.taken)
-                placed = await record_saved(self._context, self._placer, order, saved)
-                if self._placer.may_have_bytes(image):
-                    await self._placer.call(self._placer.drop_kept, job, image, saved)
-            return placed
+        return found
 
     async def _completed(
-        self, path: Path, order: FetchOrder, found: Embedded
+        self, path: Path, order: FetchOrder, verified: Verified
     ) -> SavedImage | FetchSpoiled:
         """Write the metadata of an image, and return its record; see `completed`."""
         job, image, origin = order.job, order.image, None
+        found = Embedded(verified.info, verified.sha256)
         if job.metadata and not is_video_task(image.task):
             origin = await self._context.ledger.run(read_provenance, image.attempt_id)
         elif image.replaces is None:
@@ -97,19 +120,26 @@ class LocalExecutor:
         return await in_disk_thread(completed, path, job, image, found, origin)
 
     async def _verified(self, part: PartFile, order: FetchOrder) -> Verified:
-        """Verify an image. Raises BadImage and OSError.
+        """Verify an image; link a plain one to its final name. Raises BadImage and OSError.
 
-        A small one is verified here and written by the same call that gives it its path, which
-        was free before the request. Others are written first.
+        A small plain one is verified here and written by the call that links it. Others are
+        written first.
         """
         job, image = order.job, order.image
-        is_plain = not (job.metadata or job.sidecar or image.path or is_video_task(image.task))
-        if is_plain and image.replaces is None:
+        is_plain = not (job.metadata or job.sidecar or image.path or image.replaces is not None)
+        if is_plain and not is_video_task(image.task):
             content = part.held_content(_SMALL_BYTES)
             small = None if content is None else verify_small(content, job.verify)
             if small is not None:
-                return Verified(*small, taken=False)
-        return await part.seal_content(lambda path, content: self._verify(path, content, order))
+                return await in_disk_thread(self._link, part, order, *small)
+
+        def verify(path: Path, content: bytes | None) -> Verified:
+            found = self._verify(path, content, order)
+            if found.taken or not is_plain:
+                return found
+            return self._link(part, order, found.info, found.sha256)
+
+        return await part.seal_content(verify)
 
     def _verify(self, part: Path, content: bytes | None, order: FetchOrder) -> Verified:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
@@ -118,3 +148,12 @@ class LocalExecutor:
         info, sha256 = verify_file(part, job.verify, is_video=is_video, content=content)
         path = image_path(job, info.format.extension, image.rank, placed=image.path)
         return Verified(info, sha256, self._placer.is_taken(job.root, path))
+
+    def _link(self, part: PartFile, order: FetchOrder, info: ImageInfo, sha256: str) -> Verified:
+        """Link a plain image to its final name if that is free and links are possible."""
+        saved = record_of(order.job, order.image, Embedded(info, sha256))
+        try:
+            is_linked = self._placer.link(order.job, order.image, part, saved)
+        except FileExistsError:
+            return Verified(info, sha256, taken=True)
+        return Verified(info, sha256, taken=False, linked=saved if is_linked else None)

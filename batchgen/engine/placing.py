@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
+from batchgen.engine.linked_parts import (
+    LeftPart,
+    find_parts,
+    local_roots,
+    planned_part,
+    remove_parts,
+    sync_directories,
+    with_place,
+)
+from batchgen.engine.stop_reasons import prevents_saving
 from batchgen.engine.verification import read_placed
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
-from batchgen.job import AttemptId, Job, SavedImage
+from batchgen.job import AttemptId, Job, RunId, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
-from batchgen.ledger.images import Placement, clear_placement, record_placements
+from batchgen.ledger.images import (
+    ImageName,
+    Placement,
+    clear_placement,
+    finished_images,
+    record_placements,
+)
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
+from batchgen.ledger.runs import previous_end
 from batchgen.output.final_names import (
     MAX_TRIES,
     Conflict,
@@ -42,15 +60,17 @@ from batchgen.system.atomic_files import (
     sync_directory,
     write_atomically,
 )
-from batchgen.system.claiming import claim, is_one_name
+from batchgen.system.claiming import claim, is_one_name, link
+from batchgen.system.directory_sync import sync_directory_together
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
-from batchgen.urls import path_below
+from batchgen.urls import is_bucket, path_below
 
 T = TypeVar("T")
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
+_REMOVE_TOGETHER: Final = 16
 ERRORS_OF_ONE_PATH: Final = frozenset(
     {errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
 )
@@ -65,6 +85,14 @@ class Placer:
         self._base = context.base
         self._overwrite = context.overwrite
         self._known_directories: dict[tuple[str, str], Path] = {}
+        self._has_links = True
+        """Whether the file systems are known to support hard links."""
+        self._linked: list[Path] = []
+        """Temporary names of recorded images, to be removed."""
+        self._removed: deque[Path] = deque(maxlen=_MAX_KNOWN_DIRECTORIES)
+        """Directories of the last ones that were removed."""
+        self._left: dict[ImageName, LeftPart] = {}
+        """Temporary files of images that are due, from earlier runs."""
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
         """Call a blocking method of this placer on another thread."""
@@ -89,6 +117,89 @@ class Placer:
     def is_taken(self, root: str, path: str) -> bool:
         """Return whether a file exists at an output path; a bucket says so when it is written."""
         return os.path.lexists(self._base / root / path)
+
+    def link(self, job: Job, image: DueImage, part: PartFile, saved: SavedImage) -> bool:
+        """Give a verified image its output path as a second name; blocks.
+
+        The part stays then, to prove after a kill that the file is ours: remove it with
+        `remove_later` once the image is recorded as saved. Return False if links are not possible
+        here. Raises OSError: FileExistsError if the path is taken.
+        """
+        final = self._base / job.root / saved.path
+        if not self._has_links or final.parent != part.part.parent:
+            return False
+        try:
+            part.sync_blocking()
+            hit(Point.PLACING)
+            self._has_links = link(part.part, final)
+        except FileExistsError:
+            raise
+        except OSError:
+            with suppress(OSError):
+                self._keep_in_spool(image, part)
+            raise
+        if self._has_links:
+            part.keep_linked()
+            sync_directory_together(final.parent)
+            hit(Point.PLACED)
+        return self._has_links
+
+    async def remove_later(self, part: Path) -> None:
+        """Remove the temporary name of a recorded image, several at a time."""
+        self._linked.append(part)
+        if len(self._linked) >= _REMOVE_TOGETHER:
+            await self.remove_linked()
+
+    async def remove_linked(self) -> None:
+        """Remove the temporary names of recorded images.
+
+        The next run does that for a killed one. The end of a run makes the removal durable.
+        """
+        parts, self._linked = self._linked, []
+        if parts:
+            await in_disk_thread(remove_parts, parts)
+            self._removed.extend(part.parent for part in parts)
+
+    async def close(self) -> None:
+        """Remove the temporary names of recorded images, durably."""
+        await self.remove_linked()
+        if self._removed:
+            await in_disk_thread(sync_directories, set(self._removed))
+
+    async def sweep(self, run: RunId) -> None:
+        """Remove what an interrupted run left of images that are saved; note the rest.
+
+        Call it before any delivery. Raises LedgerWriteError.
+        """
+        ledger = self._context.ledger
+        end = await ledger.run(previous_end, run)
+        if not (end.was_killed or prevents_saving(end.stopped)):
+            return
+        roots = await ledger.run(local_roots, self._context.batch)
+        parts = await in_disk_thread(find_parts, self._base, roots)
+        finished = await ledger.run(finished_images, [part.image for part in parts])
+        self._linked += [part.path for part in parts if part.image in finished]
+        self._left = {part.image: part for part in parts if part.image not in finished}
+        await self.remove_linked()
+
+    def find_linked(self, job: Job, due: Sequence[DueImage]) -> tuple[DueImage, ...]:
+        """Return due images with the places to which earlier tries linked them; blocks.
+
+        Raises OSError.
+        """
+        return tuple(self._find_linked(job, image) for image in due)
+
+    def _find_linked(self, job: Job, image: DueImage) -> DueImage:
+        if image.path is not None:
+            return image
+        name = (image.attempt_id, image.position)
+        left = self._left.get(name)
+        if left is None and not is_bucket(job.root):
+            left = planned_part(self._base, job, image)
+            if not os.path.lexists(left.path):
+                return image
+            self._left[name] = left
+        return image if left is None else with_place(self._base, job, image, left)
 
     async def describe(self, job: Job, image: DueImage, saved: SavedImage) -> None:
         """Write or remove the sidecar of a placed image. Raises OSError.
@@ -206,9 +317,9 @@ class Placer:
 
     def may_have_bytes(self, image: DueImage) -> bool:
         """Return whether the bytes of an image may be on disk already, without I/O."""
-        return image.path is not None or self._context.spool.images.has(
-            image.attempt_id, image.position
-        )
+        name = (image.attempt_id, image.position)
+        is_left = image.path is not None or name in self._left
+        return is_left or self._context.spool.images.has(*name)
 
     def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         """Fill a part with verified bytes from the spool, or from an earlier path of the image.
@@ -236,11 +347,18 @@ class Placer:
     def drop_kept(self, job: Job, image: DueImage, saved: SavedImage) -> None:
         """Remove the source of an image after it was placed. Raises OSError."""
         self._context.spool.images.drop(image.attempt_id, image.position)
+        self.drop_left_part(image)
         if image.path and (image.root, image.path) != (job.root, saved.path):
             earlier = self._base / image.root / image.path
             is_ours = has_content(earlier, saved.sha256)
             if is_ours and not is_one_name(earlier, self._base / job.root / saved.path):
                 earlier.unlink()
+
+    def drop_left_part(self, image: DueImage) -> None:
+        """Remove what an earlier run left of an image that is saved now. Raises OSError."""
+        left = self._left.pop((image.attempt_id, image.position), None)
+        if left is not None:
+            left.path.unlink(missing_ok=True)
 
     def find_placed(self, job: Job, image: DueImage) -> SavedImage | None:
         """Return an image that a killed run placed but did not record, if it is where planned.

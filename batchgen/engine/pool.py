@@ -40,6 +40,7 @@ from batchgen.system.threads import in_disk_thread
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+_IMAGES_PER_DOWNLOAD: Final = 4
 _DELIVERIES_PER_DOWNLOAD: Final = 4
 _MAX_RECORDING: Final = 64
 """Complete responses that are recorded besides the requests in flight. One of up to 64 kB is only
@@ -149,7 +150,7 @@ class Pool:
         tasks = TaskPoller(
             client, context.base_url, pause=self._shutdown.pause, poll_s=self._settings.poll_s
         )
-        local = LocalExecutor(context, client, source, placer)
+        local = LocalExecutor(context, client, source, placer, images=self._images)
         make = self._remote.executor
         async with nullcontext(local) if make is None else make(local, source) as executor:
             self._tools = DeliveryTools(
@@ -159,7 +160,11 @@ class Pool:
                 tasks=tasks,
                 redelivery=self._redelivery,
             )
-            await self._run()
+            try:
+                await self._run()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await placer.close()
 
     async def _run(self) -> None:
         context, late = self._context, self._remote.late
@@ -167,6 +172,7 @@ class Pool:
             return
         for opened in await context.ledger.run(open_attempts, context.batch):
             await recover(context, opened)
+        await self._tools.placer.sweep(context.run)
         async with anyio.create_task_group() as retries:
             for _ in range(self._settings.downloads):
                 retries.start_soon(
@@ -272,8 +278,13 @@ class Pool:
 
     @property
     def _deliveries(self) -> int:
-        """Concurrent deliveries; most of them wait for the disk or the ledger."""
+        """Concurrent deliveries; most of them wait for the ledger and hold no image."""
         return _DELIVERIES_PER_DOWNLOAD * self._settings.downloads
+
+    @property
+    def _images(self) -> int:
+        """Images that are fetched or written at a time; most of them wait for the disk."""
+        return _IMAGES_PER_DOWNLOAD * self._settings.downloads
 
     def _make_client(self) -> ApiClient:
         settings = self._settings

@@ -7,7 +7,7 @@ from batchgen.engine.delivery_results import Saved
 from batchgen.engine.executor import FetchOrder
 from batchgen.engine.placing import Placer
 from batchgen.job import SavedImage
-from batchgen.ledger.images import mark_images_saved
+from batchgen.ledger.images import Placement, mark_images_saved
 from batchgen.system.failpoints import Point, hit
 
 
@@ -19,6 +19,7 @@ async def record_saved(
     Raises Conflict, OSError and LedgerWriteError.
     """
     await placer.describe(order.job, order.image, saved)
-    finished = await context.ledger.run_one_of_many(mark_images_saved, order.image.id)
+    placement = Placement(order.image.id, order.job.root, saved)
+    finished = await context.ledger.run_one_of_many(mark_images_saved, placement)
     hit(Point.SAVED)
     return Saved(image=saved, finished=finished)

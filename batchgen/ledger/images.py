@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from batchgen.job import AttemptId, ImageRef, JobId, SavedImage, canonical_json
 from batchgen.ledger.clock import timestamp
@@ -34,9 +34,13 @@ class NewImage:
     expires_at: str | None
 
 
+ImageName: TypeAlias = tuple[str, int]
+"""The attempt of an image and its position in the response."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The root and path that a verified image is about to get."""
+    """The root and path that a verified image has, or is about to get."""
 
     image: int
     root: str
@@ -118,14 +122,16 @@ def record_download_failure(
 def record_placements(ledger: Ledger, placements: Sequence[Placement]) -> list[None]:
     """Record the roots and paths that verified images are about to get.
 
-    This is written before the rename. After a kill in between, the hash identifies the file, so
-    that it need not be downloaded again.
+    This is written before a rename. After a kill in between, the hash identifies the file, so
+    that it need not be downloaded again. It is not needed where a second name identifies the file.
     """
-    columns = ("root", "path", "sha256", "bytes", "width", "height", "format", "warnings")
-    clause, values = with_rows(("image", *columns), [_placed_row(one) for one in placements])
-    changes = ", ".join(f"{name} = one.{name}" for name in columns)
-    ledger.conn.execute(f"{clause} UPDATE images SET {changes} FROM one WHERE id = image", values)
+    clause, values = with_rows(("image", *_PLACED), [_placed_row(one) for one in placements])
+    ledger.conn.execute(f"{clause} UPDATE images SET {_PLACE} FROM one WHERE id = image", values)
     return [None] * len(placements)
+
+
+_PLACED: Final = ("root", "path", "sha256", "bytes", "width", "height", "format", "warnings")
+_PLACE: Final = ", ".join(f"{name} = one.{name}" for name in _PLACED)
 
 
 def _placed_row(placement: Placement) -> tuple[object, ...]:
@@ -137,25 +143,41 @@ def _placed_row(placement: Placement) -> tuple[object, ...]:
     )
 
 
+def finished_images(ledger: Ledger, images: Sequence[ImageName]) -> set[ImageName]:
+    """Return those of the images that are known and not due any more."""
+    found = set[ImageName]()
+    for clause, values in with_parts_of_rows(("attempt", "number"), images):
+        rows = ledger.conn.execute(
+            f"{clause} SELECT attempt_id, position FROM one CROSS JOIN images"
+            " ON attempt_id = attempt AND position = number AND state <> 'due'",
+            values,
+        )
+        found.update((row["attempt_id"], row["position"]) for row in rows.fetchall())
+    return found
+
+
 def clear_placement(ledger: Ledger, image: int) -> None:
     """Clear the recorded path of an image because another file took the name meanwhile."""
     ledger.conn.execute("UPDATE images SET path = NULL WHERE id = ?", (image,))
 
 
-def mark_images_saved(ledger: Ledger, images: Sequence[int]) -> list[JobFinished | None]:
+def mark_images_saved(ledger: Ledger, placements: Sequence[Placement]) -> list[JobFinished | None]:
     """Record that images have their final names, and that the names are durable.
 
     The last image of a job also finishes the job, in the same step; None while others are due.
     """
-    clause, values = with_rows(("image",), [(image,) for image in images])
-    rows = ledger.conn.execute(
-        f"{clause} UPDATE images SET state = 'saved', saved_at = ?"
-        " WHERE id IN (SELECT image FROM one) RETURNING id, job_id, attempt_id",
-        [*values, ledger.timestamp()],
-    )
-    found = {
-        row["id"]: (JobId(row["job_id"]), AttemptId(row["attempt_id"])) for row in rows.fetchall()
-    }
+    found: dict[int, tuple[JobId, AttemptId]] = {}
+    for clause, values in with_parts_of_rows(
+        ("image", *_PLACED), [_placed_row(one) for one in placements]
+    ):
+        rows = ledger.conn.execute(
+            f"{clause} UPDATE images SET {_PLACE}, state = 'saved', saved_at = ?"
+            " FROM one WHERE id = image RETURNING id, job_id, attempt_id",
+            [*values, ledger.timestamp()],
+        )
+        for row in rows.fetchall():
+            found[row["id"]] = JobId(row["job_id"]), AttemptId(row["attempt_id"])
+    images = [placement.image for placement in placements]
     last = {found[image][0]: image for image in images}
     finished = _finish_jobs(ledger, {job: found[image][1] for job, image in last.items()})
     return [

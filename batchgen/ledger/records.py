@@ -62,7 +62,8 @@ class DueImage:
     expires_at: str | None
     root: str
     path: str | None
-    """Path that was recorded before the image was placed; None if it did not get that far."""
+    """Path that was recorded before the image was renamed to it; None if it did not get that far,
+    or if its temporary file proves where it is."""
     sha256: str | None
     answered_at: str
     """Time of the response."""

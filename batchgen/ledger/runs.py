@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from batchgen.job import BatchId, RunId
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim, open_runs, refuse_while_owned, take_over_runs
@@ -11,6 +13,16 @@ from batchgen.system.process_owner import Owner
 
 class RunTakenOver(Exception):
     """Another run took over what this one left open; this one must not write any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousEnd:
+    """How the runs before one ended."""
+
+    was_killed: bool
+    """Whether this run took over one that recorded no end."""
+    stopped: str | None
+    """Why the newest of them stopped; None if nothing stopped it."""
 
 
 def start_run(
@@ -62,6 +74,17 @@ def record_heartbeat(ledger: Ledger) -> None:
     )
     if updated.rowcount != 1:
         raise taken_over_error(ledger, run)
+
+
+def previous_end(ledger: Ledger, run: RunId) -> PreviousEnd:
+    """Return how earlier runs of the batch of a run ended."""
+    taken, stopped = ledger.conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM runs WHERE taken_by = own.id),"
+        " (SELECT stopped FROM runs WHERE batch_id = own.batch_id AND id < own.id"
+        " ORDER BY id DESC LIMIT 1) FROM runs AS own WHERE id = ?",
+        (run,),
+    ).fetchone()
+    return PreviousEnd(was_killed=bool(taken), stopped=stopped)
 
 
 def end_run(ledger: Ledger, run: RunId, *, stopped: str | None, exit_code: int) -> None:

@@ -193,9 +193,19 @@ class PartFile:
         if self._file is not None or (self._made and not self._committed and not self._keep):
             await in_disk_thread(self._abandon)
 
+    def keep_linked(self) -> None:
+        """Leave the part at exit: it is the second name of a file at a final path."""
+        self._committed = True
+
     def _open(self, name: str, flags: int) -> int:
         # Do not follow a symbolic link that someone put at the part's name.
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+        try:
+            return os.open(name, flags | os.O_EXCL, self._mode)
+        except FileExistsError:
+            if os.lstat(name).st_nlink > 1:  # writing would change the file at the other name
+                os.unlink(name)  # noqa: PTH108 - the opener gets a text
+            return os.open(name, flags, self._mode)
 
     def _flush(self) -> BinaryIO:
         assert not self._adopted  # writing would change the source, which is the same file

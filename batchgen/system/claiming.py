@@ -40,6 +40,21 @@ def claim(source: Path, name: Path) -> None:
     sync_directory_together(name.parent)
 
 
+def link(source: Path, name: Path) -> bool:
+    """Give a file a second, unused name. The caller syncs the directory.
+
+    Return False on a file system without hard links. Raises OSError: FileExistsError if the name
+    is taken, also by a symbolic link.
+    """
+    try:
+        os.link(source, name)
+    except OSError as exc:
+        if exc.errno in _UNSUPPORTED or exc.errno == errno.EXDEV:
+            return False
+        raise
+    return True
+
+
 def replace(source: Path, name: Path) -> None:
     """Move a durable file to a name, replacing any file there. Raises OSError.
 

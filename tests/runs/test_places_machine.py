@@ -33,10 +33,11 @@ MOVES = st.sampled_from([None, None, Point.MOVED, Point.SET_ASIDE])
 class Places(RuleBasedStateMachine):
     """Makes, edits, replaces, moves and rolls back images, killed at any point."""
 
-    @initialize(keep_previous=st.integers(0, 2))
-    def begin(self, keep_previous: int) -> None:
+    @initialize(keep_previous=st.integers(0, 2), has_links=st.sampled_from([True, True, False]))
+    def begin(self, keep_previous: int, has_links: bool) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="batchgen-places-", dir=MEMORY))
         self.desk = Desk(self.directory, keep_previous=keep_previous)
+        self.desk.has_links = has_links
         self.theirs: list[bytes] = []
         self.ours: dict[str, list[bytes]] = {key: [] for key in KEYS}
         self.edits = 0
@@ -65,6 +66,9 @@ class Places(RuleBasedStateMachine):
     @rule(overwrite=st.booleans())
     def resume(self, overwrite: bool) -> None:
         self._deliver(overwrite, None)
+        if not self.desk.paid():
+            parts = [path for root in ROOTS for path in (self.directory / root).rglob("*.part")]
+            assert parts == [], "a temporary name is left"
 
     def _deliver(self, overwrite: bool, point: Point | None) -> None:
         for key, data in self.desk.deliver(overwrite, point).items():

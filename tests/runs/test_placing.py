@@ -183,7 +183,7 @@ def test_a_name_taken_during_the_request_is_not_replaced(tmp_path: Path) -> None
 
 @pytest.mark.fault("XA3")
 def test_kill_before_a_name_is_claimed_destroys_no_file(tmp_path: Path) -> None:
-    """The ledger has the path of the image already, and the file there is of somebody else."""
+    """The image is verified, and a file of somebody else took its path meanwhile."""
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["one"])
         env = {"BATCHGEN_FAILPOINT": Point.PLACING.value}
@@ -195,9 +195,13 @@ def test_kill_before_a_name_is_claimed_destroys_no_file(tmp_path: Path) -> None:
             process.wait(rig.TIMEOUT_S)
         assert process.returncode == -signal.SIGKILL
         assert image(tmp_path).read_bytes() == b"theirs"
+        batchgen("resume", "batch", cwd=tmp_path, code=1)
+        assert "is not an image of this job" in reason(tmp_path)
+        assert image(tmp_path).read_bytes() == b"theirs"
+        image(tmp_path).rename(tmp_path / "mine")
         batchgen("resume", "batch", cwd=tmp_path)
         assert rig.status(tmp_path)["jobs"]["done"] == 1
-        assert list(kept(tmp_path).values()) == [b"theirs"]
+        assert kept(tmp_path) == {}
         rig.judge(tmp_path, slow.bill(), finished=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from batchgen.job import AttemptId, ImageRef, Job, RunId, SavedImage
@@ -49,4 +50,9 @@ def record_placement(ledger: Ledger, image: int, root: str, saved: SavedImage) -
 
 
 def mark_image_saved(ledger: Ledger, image: int) -> JobFinished | None:
-    return mark_images_saved(ledger, [image])[0]
+    row = ledger.conn.execute("SELECT * FROM images WHERE id = ?", (image,)).fetchone()
+    saved = SavedImage(
+        **{name: row[name] for name in ("path", "sha256", "bytes", "width", "height", "format")},
+        warnings=tuple(json.loads(row["warnings"] or "[]")),
+    )
+    return mark_images_saved(ledger, [Placement(image, row["root"], saved)])[0]

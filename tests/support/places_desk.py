@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,13 +20,24 @@ from batchgen.engine import bucket_placing as bucket_placing_module
 from batchgen.engine import placing as placing_module
 from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import RunContext
+from batchgen.engine.linked_parts import part_path
 from batchgen.engine.placing import Placer
-from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, Publish, SavedImage
+from batchgen.job import (
+    AttemptId,
+    Billed,
+    ImageRef,
+    Job,
+    JobId,
+    Outcome,
+    Publish,
+    RunId,
+    SavedImage,
+)
 from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import NewDecision, Reviewer, record_decisions
-from batchgen.ledger.images import due_images
+from batchgen.ledger.images import Placement, due_images, mark_images_saved
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
@@ -54,7 +65,7 @@ from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
-from tests.support.ledger_steps import mark_image_saved, record_response, reserve_attempt
+from tests.support.ledger_steps import record_response, reserve_attempt
 from tests.support.rig import planned_job
 
 T = TypeVar("T")
@@ -127,6 +138,8 @@ class Desk:
         self.made = 0
         self.plan: dict[str, tuple[str, str, int]] = {}
         self.batch: Any = None
+        self.has_links = True
+        """Whether the file system of the images has hard links."""
 
     def enroll(self, point: Point | None = None) -> list[str]:
         """Plan, move and enroll."""
@@ -156,9 +169,13 @@ class Desk:
             staging.close()
         return notices
 
+    def _start_run(self) -> RunId:
+        """Start a run, which takes over the one before it as after a kill."""
+        return start_run(self.ledger, self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+
     def buy(self) -> None:
         """Pay for an image of each pending job."""
-        run = start_run(self.ledger, self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+        run = self._start_run()
         for job in pending_jobs(self.ledger, self.batch, after=JobId(0), limit=99):
             self.made += 1
             attempt = AttemptId(f"{self.made:032x}")
@@ -182,12 +199,14 @@ class Desk:
                 spool=self.spool,
                 stores=self.stores,
                 base=self.directory,
+                batch=self.batch,
                 overwrite=overwrite,
             ),
         )
 
         async def place_all() -> None:
             placer = self.placer(context)
+            await placer.sweep(self._start_run())
             for job in paid_jobs(self.ledger, self.batch):
                 for image in due_images(self.ledger, job):
                     try:
@@ -196,9 +215,15 @@ class Desk:
                         continue
                     done[read_job(self.ledger, job).key] = data
 
-        with kill_at(point):
+        with kill_at(point), pytest.MonkeyPatch.context() as patch:
+            if not self.has_links:
+                patch.setattr(placing_module, "link", lambda source, name: False)
             anyio.run(place_all)
         return done
+
+    def paid(self) -> bool:
+        """Whether a job waits for its image."""
+        return bool(paid_jobs(self.ledger, self.batch))
 
     async def _deliver_one(self, placer: Placer, image: DueImage, id_: JobId) -> bytes:
         job = read_job(self.ledger, id_)
@@ -211,18 +236,36 @@ class Desk:
             height=2,
             format="png",
         )
+        (image,) = placer.find_linked(job, [image])
         placed = placer.find_placed(job, image) if image.path else None
         if placed is None:
-            async with PartFile(self.directory / f".{image.attempt_id}") as part:
-                if not (image.path and placer.adopt_kept(image, part)):
-                    await part.write(data)
-                await part.seal(lambda path: None)
-                await placer.place(job, image, part, saved, taken=True)
-        finished = mark_image_saved(self.ledger, image.id)
+            await self._place(placer, job, image, saved, data)
+        placement = Placement(image.id, job.root, placed or saved)
+        (finished,) = mark_images_saved(self.ledger, [placement])
         placer.drop_kept(job, image, saved)
+        await placer.close()
         assert finished is not None
         placer.clean_up(job, finished, [placed or saved], "b")
         return data
+
+    async def _place(
+        self, placer: Placer, job: Job, image: DueImage, saved: SavedImage, data: bytes
+    ) -> None:
+        """Bring an image to its output path, by a link where that is possible."""
+        path = part_path(job, image)
+        directory = await placer.make_directory(job.root, path)
+        async with PartFile(directory / path.rpartition("/")[2]) as part:
+            if not (image.path and placer.adopt_kept(image, part)):
+                await part.write(data)
+            await part.seal(lambda path: None)
+            linked = False
+            if image.path is None and image.replaces is None:
+                with suppress(FileExistsError):
+                    linked = placer.link(job, image, part, saved)
+            if linked:
+                await placer.remove_later(part.part)
+            else:
+                await placer.place(job, image, part, saved, taken=True)
 
     def placer(self, context: RunContext) -> Placer:
         """Return what places images."""

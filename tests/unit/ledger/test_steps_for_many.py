@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from batchgen.ledger.records import DueImage, NotPending, Reserved
 from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.money import Micros, PriceTerms
 from batchgen.outcomes.classify import Classification
-from tests.support.builders import PRICE, enroll, pay, planned, save, start
+from tests.support.builders import IMAGE, PRICE, enroll, pay, planned, save, start
 
 Order = TypeVar("Order")
 Result = TypeVar("Result")
@@ -175,8 +176,10 @@ def compare(data: st.DataObject, pair: Pair, orders: list[Reservation]) -> None:
     images = [image for images in due for image in images]
     if not images:
         return
-    pair.run(record_placements, [placement(data, image) for image in images])
-    order = data.draw(st.permutations([image.id for image in images]))
+    placements = [placement(data, image) for image in images]
+    if data.draw(st.booleans()):
+        pair.run(record_placements, placements)
+    order = data.draw(st.permutations(placements))
     first = data.draw(st.integers(1, len(order)))
     pair.run(mark_images_saved, order[:first])
     if order[first:]:
@@ -225,7 +228,11 @@ def test_group_of_many_images_is_recorded_and_replaced(ledger: Ledger) -> None:
             )
             for order in orders
         ]
-        due = [image.id for found in record_responses(ledger, paid) for image in found]
+        due = [
+            Placement(image.id, "out", replace(IMAGE, path=f"{image.id}.png"))
+            for found in record_responses(ledger, paid)
+            for image in found
+        ]
         assert len(due) == jobs * images
         finished = [one for one in mark_images_saved(ledger, due[:3_000]) if one is not None]
         finished += [one for one in mark_images_saved(ledger, due[3_000:]) if one is not None]

@@ -139,6 +139,18 @@ async def test_symlink_at_the_part_name_is_refused(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.fault("D17")
+@pytest.mark.anyio
+async def test_other_name_of_a_left_part_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "image.png.part").write_bytes(b"placed")
+    os.link(tmp_path / "image.png.part", tmp_path / "placed.png")
+    async with PartFile(tmp_path / "image.png") as part:
+        await part.write(b"new")
+        await part.commit()
+    assert (tmp_path / "placed.png").read_bytes() == b"placed"
+    assert (tmp_path / "image.png").read_bytes() == b"new"
+
+
 @pytest.mark.anyio
 async def test_symlink_at_the_final_name_is_replaced(tmp_path: Path) -> None:
     victim = tmp_path / "victim"

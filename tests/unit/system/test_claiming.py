@@ -91,3 +91,29 @@ def test_taken_name_on_other_file_system_is_refused(tmp_path: Path) -> None:
         assert (disk / "a.png").read_bytes() == b"theirs"
         assert [one.name for one in disk.iterdir()] == ["a.png"]
         assert (tmp_path / "part").exists()
+
+
+def test_link_gives_a_second_name(tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"new")
+    assert claiming.link(tmp_path / "part", tmp_path / "a.png")
+    assert os.path.samestat((tmp_path / "part").stat(), (tmp_path / "a.png").stat())
+    (tmp_path / "b.png").symlink_to("nowhere")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(FileExistsError):
+            claiming.link(tmp_path / "part", tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV])
+def test_file_system_without_links_is_said(
+    number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "link", refuse(number))
+    assert not claiming.link(tmp_path / "part", tmp_path / "a.png")
+
+
+def test_full_disk_is_not_a_file_system_without_links(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "link", refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        claiming.link(tmp_path / "part", tmp_path / "a.png")
