@@ -87,11 +87,15 @@ def local_roots(ledger: Ledger, batch: BatchId) -> list[str]:
     return [root for root in roots_of(ledger.conn, batch) if not is_bucket(root)]
 
 
-def remove_parts(parts: Iterable[Path]) -> None:
-    """Remove temporary files; one that cannot be removed stays."""
+def remove_parts(parts: Iterable[Path]) -> list[Path]:
+    """Remove temporary files; return those that cannot be removed."""
+    failed = []
     for part in parts:
-        with suppress(OSError):
+        try:
             part.unlink(missing_ok=True)
+        except OSError:
+            failed.append(part)
+    return failed
 
 
 def sync_directories(directories: Iterable[Path]) -> None:

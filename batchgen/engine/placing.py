@@ -151,13 +151,13 @@ class Placer:
             await self.remove_linked()
 
     async def remove_linked(self) -> None:
-        """Remove the temporary names of recorded images.
+        """Remove the temporary names of recorded images; one that fails is tried again later.
 
         The next run does that for a killed one. The end of a run makes the removal durable.
         """
         parts, self._linked = self._linked, []
         if parts:
-            await in_disk_thread(remove_parts, parts)
+            self._linked += await in_disk_thread(remove_parts, parts)
             self._removed.extend(part.parent for part in parts)
 
     async def close(self) -> None:

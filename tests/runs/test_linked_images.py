@@ -3,6 +3,7 @@ it is."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.engine.linked_parts import remove_parts
 from batchgen.system.failpoints import Point
 from tests.faults.station import Station, station
 from tests.support import rig
@@ -126,3 +128,19 @@ def test_file_of_a_person_at_a_linked_name_is_left_alone(
     assert (tmp_path / "taken").read_bytes() == placed
     assert not os.path.samestat((tmp_path / "taken").stat(), image(tmp_path).stat())
     assert parts(tmp_path) == []
+
+
+@pytest.mark.fault("D17")
+def test_name_that_was_not_removed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(part: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(part))
+
+    one, two = tmp_path / ".a.0.part", tmp_path / ".b.0.part"
+    one.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert remove_parts([one, two]) == [one, two]
+    assert remove_parts([one, two]) == []
+    assert not one.exists()
