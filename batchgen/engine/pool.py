@@ -41,7 +41,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _IMAGES_PER_DOWNLOAD: Final = 4
-_DELIVERIES_PER_DOWNLOAD: Final = 4
+_DELIVERIES_PER_DOWNLOAD: Final = 12
 _MAX_RECORDING: Final = 64
 """Complete responses that are recorded besides the requests in flight. One of up to 64 kB is only
 in memory until then, and uncertain after a kill."""
