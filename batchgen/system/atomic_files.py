@@ -343,12 +343,9 @@ def _permissions(file: Path | int) -> tuple[object, ...]:
 
 
 def _attribute(path: Path | int, name: str) -> bytes | None:
-    if not hasattr(os, "getxattr"):
-        return None
-    try:
+    with suppress(OSError, AttributeError):  # macOS and Windows have no such function
         return os.getxattr(path, name)
-    except OSError:
-        return None
+    return None
 
 
 def rename_durably(part: Path, final: Path) -> None:

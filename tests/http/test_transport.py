@@ -1,14 +1,12 @@
-"""The transport below httpx, against raw sockets: what is counted, kept, reused and given up."""
+"""The transport below httpx, against raw sockets: what is counted, and what ends a request."""
 
 from __future__ import annotations
 
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -21,62 +19,13 @@ from batchgen.http.deadlines import Deadlines
 from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
 from batchgen.http.session import ssl_context
-from batchgen.http.transport import Resolve, StreamTransport
+from batchgen.http.transport import StreamTransport
 from tests.support import wire
+from tests.support.transports import Body, ask, loopback, request, transport
 
 pytestmark = pytest.mark.anyio
 
-Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 LARGE = 64 * 1024 * 1024
-
-
-async def loopback(host: str) -> Sequence[str]:
-    """Resolve every name to this machine."""
-    return ["127.0.0.1"]
-
-
-@asynccontextmanager
-async def transport(
-    *,
-    verify: ssl.SSLContext | None = None,
-    resolve: Resolve = loopback,
-    keep_s: float = 0.0,
-    trial_after_s: float = 0.0,
-) -> AsyncIterator[StreamTransport]:
-    """A transport as the clients make it."""
-    network = Network(verify or ssl_context())
-    async with StreamTransport(
-        network=network, resolve=resolve, keep_s=keep_s, trial_after_s=trial_after_s
-    ) as made:
-        yield made
-
-
-class Body(httpx.AsyncByteStream):
-    """A request body of zeros in pieces."""
-
-    def __init__(self, *sizes: int) -> None:
-        self.sizes = sizes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for size in self.sizes:
-            yield bytes(size)
-
-
-def request(url: str, body: Body | None = None, **extensions: Any) -> httpx.Request:
-    """A request with a body of known length, or none."""
-    if body is None:
-        return httpx.Request("GET", url, extensions=extensions)
-    headers = {"Content-Length": str(sum(body.sizes))}
-    return httpx.Request("POST", url, headers=headers, stream=body, extensions=extensions)
-
-
-async def ask(client: StreamTransport, sent: httpx.Request) -> tuple[int, bytes]:
-    """Send a request and read its response."""
-    response = await client.handle_async_request(sent)
-    try:
-        return response.status_code, b"".join([one async for one in response.stream])  # type: ignore[union-attr]
-    finally:
-        await response.aclose()
 
 
 async def ask_until(
@@ -102,17 +51,6 @@ async def ask_until(
             group.start_soon(expire)
             with pytest.raises(DeadlinePassed):
                 await ask(client, sent)
-
-
-def keep_alive(*responses: bytes) -> Script:
-    """Respond to one request after the other on each connection."""
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        for response in responses * 100:
-            await wire.receive(connection, server)
-            await connection.send(response)
-
-    return script
 
 
 # Requests and responses
@@ -454,239 +392,6 @@ async def test_a_certificate_is_checked_against_the_host(
             await ask(client, request(f"https://{host}:{server.port}/"))
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
     assert server.requests == []
-
-
-# Reuse
-
-
-async def test_connections_are_kept_for_their_origin() -> None:
-    script = keep_alive(wire.response(b"x"))
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for host in ("a.test", "b.test", "a.test", "b.test", "a.test"):
-            assert await ask(client, request(f"http://{host}:{server.port}/")) == (200, b"x")
-    assert server.connections == 2
-
-
-@pytest.mark.parametrize("keep_s", [0.0, 1e-9])
-async def test_connections_are_not_kept_too_long(keep_s: float) -> None:
-    script = keep_alive(wire.response(b"x"))
-    async with wire.serve(script) as server, transport(keep_s=keep_s) as client:
-        for _ in range(3):
-            assert await ask(client, request(server.url)) == (200, b"x")
-    assert server.connections == 3
-
-
-NOT_KEPT = {
-    "close": wire.response(b"x", Connection="close"),
-    "surplus": wire.response(b"x") + b"surplus",
-    "until closed": b"HTTP/1.0 200 OK\r\n\r\nx",
-}
-
-
-@pytest.mark.parametrize("response", NOT_KEPT.values(), ids=NOT_KEPT)
-async def test_connections_without_a_clear_end_are_not_kept(response: bytes) -> None:
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(response)
-        if not response.startswith(b"HTTP/1.0"):
-            await connection.gone()
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for _ in range(2):
-            assert await ask(client, request(server.url)) == (200, b"x")
-    assert server.connections == 2
-
-
-async def test_a_response_that_was_not_read_ends_its_connection() -> None:
-    script = keep_alive(wire.response(bytes(10_000_000)))
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for _ in range(2):
-            response = await client.handle_async_request(request(server.url))
-            await response.aclose()
-    assert server.connections == 2
-
-
-async def test_a_closed_idle_connection_is_not_used_again() -> None:
-    script = wire.answering(wire.response(b"x"))
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for _ in range(3):
-            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-    assert (server.connections, len(server.requests)) == (3, 3)
-
-
-async def test_only_a_free_request_is_repeated_on_a_new_connection() -> None:
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-        await wire.receive(connection, server)
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for _ in range(3):
-            assert await ask(client, request(server.url)) == (200, b"x")
-    assert (server.connections, len(server.requests)) == (3, 5)
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        await ask(client, request(server.url, Body(2)))
-        progress = Progress()
-        with pytest.raises(httpx.TransportError):
-            await ask(client, request(server.url, Body(2), **{PROGRESS: progress}))
-        assert progress.is_sent
-    assert (server.connections, len(server.requests)) == (1, 2)
-
-
-async def test_a_lost_request_ends_reuse_for_its_origin() -> None:
-    """The server reads the second request on a connection and closes it without a response."""
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-        await wire.receive(connection, server)
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        await ask(client, request(server.url, Body(2)))
-        with pytest.raises(httpx.TransportError):
-            await ask(client, request(server.url, Body(2)))
-        for _ in range(3):
-            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-    assert (server.connections, len(server.requests)) == (4, 5)
-
-
-async def test_one_request_tries_a_kept_connection() -> None:
-    """A server that closes a moment after each response may take several requests with it."""
-    may_respond = anyio.Event()
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        for number in range(100):
-            await wire.receive(connection, server)
-            if number == 1:
-                await may_respond.wait()
-            await connection.send(wire.response(b"x"))
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-
-        async def pay() -> None:
-            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-
-        await pay()
-        async with anyio.create_task_group() as group:
-            group.start_soon(pay)  # on the kept connection
-            while len(server.requests) < 2:  # noqa: ASYNC110 - the server's list sets no event
-                await anyio.sleep(0.001)
-            for _ in range(2):
-                await pay()
-            assert server.connections == 3  # one for the trial, and a new one for each other
-            may_respond.set()
-        for _ in range(3):
-            await pay()
-    assert server.connections == 3
-
-
-async def test_a_loss_ends_the_use_of_all_kept_connections() -> None:
-    is_cutting = False
-    both = anyio.Event()
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        for number in range(100):
-            await wire.receive(connection, server)
-            if is_cutting:
-                return
-            if number == 0 and server.connections <= 2:
-                if len(server.requests) == 2:
-                    both.set()
-                await both.wait()
-            await connection.send(wire.response(b"x"))
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(ask, client, request(server.url, Body(2)))
-        await ask(client, request(server.url, Body(2)))
-        assert server.connections == 2
-        is_cutting = True
-        with pytest.raises(httpx.TransportError):
-            await ask(client, request(server.url, Body(2)))
-        is_cutting = False
-        await ask(client, request(server.url, Body(2)))
-    assert server.connections == 3
-
-
-async def test_a_young_connection_is_not_tried() -> None:
-    script = keep_alive(wire.response(b"x"))
-    async with (
-        wire.serve(script) as server,
-        transport(keep_s=600, trial_after_s=500) as client,
-    ):
-        for _ in range(3):
-            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-        assert server.connections == 3
-        for _ in range(3):  # free to repeat
-            assert await ask(client, request(server.url)) == (200, b"x")
-    assert server.connections == 3
-
-
-async def test_a_connection_that_closes_unused_costs_nothing() -> None:
-    """The body waits for its time to leave; meanwhile the server closes the kept connection."""
-    closed, left = anyio.Event(), anyio.Event()
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-        if server.connections == 1:
-            await closed.wait()
-            return
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-
-    class Late(Body):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            closed.set()
-            await left.wait()
-            async for piece in super().__aiter__():
-                yield piece
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        await ask(client, request(server.url, Body(2)))
-
-        async def leave() -> None:
-            await closed.wait()
-            await anyio.wait_all_tasks_blocked()
-            left.set()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-            assert await ask(client, request(server.url, Late(2))) == (200, b"x")
-        # It proves nothing against the server, so connections are still kept.
-        assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-    assert (server.connections, len(server.requests)) == (2, 3)
-
-
-async def test_a_kept_connection_that_received_bytes_is_not_paid_on() -> None:
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-        await connection.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-        await connection.gone()
-
-    async with wire.serve(script) as server, transport(keep_s=60) as client:
-        for _ in range(3):
-            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
-            await anyio.wait_all_tasks_blocked()
-    assert server.connections == 3
-
-
-async def test_closing_it_closes_idle_connections() -> None:
-    closed = anyio.Event()
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        await wire.receive(connection, server)
-        await connection.send(wire.response(b"x"))
-        await connection.gone()
-        closed.set()
-
-    async with wire.serve(script) as server:
-        async with transport(keep_s=60) as client:
-            await ask(client, request(server.url))
-            assert not closed.is_set()
-        await closed.wait()
 
 
 # Many
