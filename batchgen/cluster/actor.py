@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from batchgen.cluster.gathering import gather_s
 from batchgen.cluster.messages import (
     ActorSettings,
     AnyReport,
@@ -57,11 +58,6 @@ from batchgen.system.process import (
 from batchgen.system.threads import in_store_thread
 
 _WATCH_S: Final = 1.0
-_GATHER_S: Final = 0.02
-"""How long the first report waits for others: nothing next to a request, and less work for all."""
-_GATHER_BUSY_S: Final = 0.04
-_BUSY_GROUP: Final = 4
-"""Reports of one call that say that the next will have as many, and more for a longer wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ class Actor:
         self._reports: list[tuple[int, AnyReport]] = []
         """Reports that the driver does not have."""
         self._has_reports = asyncio.Event()
-        self._gather_s = _GATHER_S
+        self._gather_s = gather_s()
         self._is_ending = False
         self._tasks = set[asyncio.Task[Any]]()
 
@@ -159,7 +155,7 @@ class Actor:
         await self._has_reports.wait()
         await asyncio.sleep(self._gather_s)
         found, self._reports = self._reports, []
-        self._gather_s = _GATHER_S if len(found) < _BUSY_GROUP else _GATHER_BUSY_S
+        self._gather_s = gather_s(len(found))
         self._has_reports.clear()
         return found
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
+from batchgen.cluster.gathering import gather_s
 from batchgen.cluster.intents import MAX_TOGETHER, intent_name
 from batchgen.cluster.messages import (
     ActorSettings,
@@ -31,11 +32,6 @@ from batchgen.cluster.messages import (
 )
 from batchgen.cluster.ray_nodes import RayNodes
 
-_GATHER_S: Final = 0.02
-"""How long the first order waits for others: nothing next to a request."""
-_GATHER_BUSY_S: Final = 0.04
-_BUSY_GROUP: Final = 4
-"""Orders of one call that say that the next will have as many, and more for a longer wait."""
 _FIRST_AHEAD_S: Final = 0.03
 _MAX_AHEAD_S: Final = 0.5
 _AHEAD_MARGIN: Final = 1.25
@@ -121,7 +117,7 @@ class Channel:
         self._fetching: dict[tuple[int, int], Fetching] = {}
         """By the number of the order and the position of the image."""
         self._outbox: list[Given] = []
-        self._gather_s = _GATHER_S
+        self._gather_s = gather_s()
         self.gathered = 0
         """Requests that wait to be given together."""
         self._timer: asyncio.TimerHandle | None = None
@@ -199,7 +195,7 @@ class Channel:
             self._timer.cancel()
             self._timer = None
         outbox, self._outbox, self.gathered = self._outbox, [], 0
-        self._gather_s = _GATHER_S if len(outbox) < _BUSY_GROUP else _GATHER_BUSY_S
+        self._gather_s = gather_s(len(outbox))
         sends = [one for one in outbox if isinstance(one.order, SendOrder)]
         others = [one for one in outbox if not isinstance(one.order, SendOrder)]
         for start in range(0, max(1, len(sends)), MAX_TOGETHER):

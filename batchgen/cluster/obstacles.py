@@ -1,7 +1,7 @@
-"""Leave it to the actors to look whether an object is at the path of an image.
+"""Leave it to the actors to check whether an object is at the path of an image.
 
-An actor looks while it puts the intent, so that the driver has no request to the bucket for each
-image. If there is one the actor sends nothing, and the driver looks itself at the next try.
+An actor checks while it puts the intent, so that the driver has no request to the bucket for each
+image. If an object is there, the actor sends nothing, and the driver checks at the next try.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batchgen.storage.stores import Stores
 
 
 class ActorObstacles(BucketObstacles):
-    """Check of output paths, most of which actors look at."""
+    """Check of output paths; actors check most of them."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class ActorObstacles(BucketObstacles):
         self._taken = set[JobId]()
 
     def paths_of(self, job: Job) -> tuple[str, ...]:
-        """Return the paths that an actor must look at before it sends the request of a job."""
-        if self._overwrites or not self._is_left(job):
+        """Return the paths that an actor must check before it sends the request of a job."""
+        if self._overwrites or not self._is_checked_elsewhere(job):
             return ()
         return expected_paths(job, self._route_of(job.model))
 
     def note_taken(self, job: Job) -> None:
-        """Look at the path of a job here from now on: an actor found an object there."""
+        """Check the path of a job here from now on: an actor found an object there."""
         self._taken.add(job.id)
 
-    def _is_left(self, job: Job) -> bool:
+    def _is_checked_elsewhere(self, job: Job) -> bool:
         return job.root == self._root and not job.sidecar and job.id not in self._taken

@@ -36,8 +36,6 @@ from batchgen.urls import absolute_url
 
 _KEPT_RESPONSES: Final = 128
 """Responses that stay on this machine too, so that their images need not be read back."""
-_SUCCESS: Final = 2
-"""The first digit of a status of success."""
 _MAX_TEXT_BYTES: Final = 64 * 1024
 """Longer body texts are read from the bucket and not from the report."""
 
@@ -91,7 +89,7 @@ class Sender:
     ) -> SendReport | None:
         """Wait until the intents are put; return why a request may not be sent all the same.
 
-        One whose image has no place is refused: it would be paid for in vain.
+        A request whose image could not be saved is refused: it would be paid for to no purpose.
         """
         taken, failed = "", ""
         try:
@@ -234,8 +232,7 @@ def _taken(store: Store, names: tuple[str, ...]) -> str:
 
 def _found_images(order: SendOrder, exchange: Exchange) -> list[tuple[int, str | None]]:
     """Return the positions and URLs of the images of a response, which may have none."""
-    is_ok = exchange.status is not None and exchange.status // 100 == _SUCCESS
-    if exchange.scanned is None or not is_ok:
+    if exchange.scanned is None or exchange.status is None or not 200 <= exchange.status < 300:
         return []
     adapter = ADAPTERS[Route(order.route)]
     response = adapter.read_response(exchange.scanned.text, exchange.headers or {})

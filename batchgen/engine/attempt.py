@@ -43,7 +43,8 @@ class Attempt:
     part: ResponsePart | None = None
     """Where its response arrived; None at recovery."""
     classified: Callable[[Classification, Response | None], None] | None = None
-    """Called with a complete response before it is recorded; None at recovery."""
+    """Called with the class of the exchange, and its response, before they are recorded; None at
+    recovery."""
 
     @property
     def is_response_held(self) -> bool:

@@ -163,10 +163,10 @@ class Delivery:
 
     async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | Waiting | None:
         try:
-            left = paid.due
+            due: Sequence[DueImage] = paid.due
             if paid.is_left:
-                left = await self._placer.call(self._placer.find_linked, paid.job, left)
-            return await self._deliver_images(paid.job, left)
+                due = await self._placer.call(self._placer.find_linked, paid.job, due)
+            return await self._deliver_images(paid.job, due)
         except FileNotFoundError:
             # The output directory was removed during the run. Once is enough: the second try
             # creates it, and if it vanishes again the next run places the image.

@@ -15,7 +15,7 @@ from batchgen.engine.verification import (
 )
 from batchgen.engine.video_tasks import TaskFailed, TaskUnresolved
 from batchgen.images.formats import ImageInfo
-from batchgen.images.inspect import mismatches, oddities
+from batchgen.images.inspect import mismatches, warnings_of
 from batchgen.job import Job, SavedImage
 from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.outcomes.download_policy import (
@@ -98,5 +98,5 @@ def record_of(job: Job, image: DueImage, result: Embedded) -> SavedImage:
     """Return what the ledger keeps of an image that was written with its metadata."""
     info = result.info
     path = image_path(job, info.format.extension, image.rank, placed=image.path)
-    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
+    warnings = warnings_of(info, job.options)
     return saved_image(path, info, result.sha256, warnings, result.refused)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.images.formats import USUAL_FORMATS, BadImage, ImageInfo
-from batchgen.images.inspect import decode, inspect, is_blank, mismatches, oddities
+from batchgen.images.inspect import decode, inspect, is_blank, warnings_of
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Job, SavedImage, Verify
 from batchgen.ledger.records import DueImage, Provenance
@@ -123,8 +123,7 @@ def read_placed(path: Path, job: Job, image: DueImage) -> SavedImage:
     info, sha256 = verify_file(path, job.verify, is_video=is_video)
     planned = image_path(job, info.format.extension, image.rank, placed=image.path)
     refused = _metadata_refused(path, info) if job.metadata and not is_video else ""
-    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
-    return saved_image(planned, info, sha256, warnings, refused)
+    return saved_image(planned, info, sha256, warnings_of(info, job.options), refused)
 
 
 def _metadata_refused(path: Path, info: ImageInfo) -> str:

@@ -120,9 +120,9 @@ class Worker:
         classification: Classification,
         response: Response | None,
     ) -> None:
-        """Learn from a complete response, then let another request start while it is recorded.
+        """Learn from the end of an exchange, then let another request start while it is recorded.
 
-        Also called for what recording it has failed with.
+        If a bug prevents that, this is called once more, with the classification of the bug.
         """
         self._stop_if_permanent(classification)
         self._context.guard.concluded(job, classification)

@@ -149,6 +149,11 @@ def is_blank(path: Path) -> bool:
         return False
 
 
+def warnings_of(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return sentences on an image that differs from what was requested, or is unusual."""
+    return (*mismatches(info, options), *oddities(info, options))
+
+
 def mismatches(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...]:
     """Return sentences on how an image differs from the requested `size` and `output_format`."""
     found = []

@@ -32,9 +32,10 @@ class BucketObstacles(Obstacles):
         """Return why a job must fail; see `Obstacles`. Raises StoreError."""
         if not is_bucket(job.root):
             return await super().find(ledger, job, path)
-        if self._is_too_long(job, path):
+        longest = f"{job.root}/{PREVIOUS_DIRECTORY}/{path}{LONGEST_SUFFIX}"
+        if len(longest.encode()) > _MAX_NAME_BYTES:
             return f"{PATH_REASON}: {job.root}/{path}: the name is too long for a bucket"
-        if self._overwrites or self._is_left(job):
+        if self._overwrites or self._is_checked_elsewhere(job):
             return None
         store = self._stores.of(job.root)
         if await in_store_thread(store.info, path) is not None:
@@ -48,11 +49,6 @@ class BucketObstacles(Obstacles):
                 return taken_text(f"{job.root}/{name}", "the sidecar")
         return None
 
-    def _is_left(self, job: Job) -> bool:
-        """Return whether another process looks whether the path is free."""
+    def _is_checked_elsewhere(self, job: Job) -> bool:
+        """Return whether another process checks that the path is free."""
         return False
-
-    @staticmethod
-    def _is_too_long(job: Job, path: str) -> bool:
-        longest = f"{job.root}/{PREVIOUS_DIRECTORY}/{path}{LONGEST_SUFFIX}"
-        return len(longest.encode()) > _MAX_NAME_BYTES

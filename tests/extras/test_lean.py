@@ -32,14 +32,4 @@ def test_a_plain_run_loads_no_extra(served: rig.Endpoint, tmp_path: Path) -> Non
         f"assert main(['run', {path.name!r}]) == 0\n"
         f"assert main(['verify', 'batch']) == 0\n{CHECK}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=rig.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=rig.TIMEOUT_S,
-    )
-    assert done.returncode == 0, done.stderr
+    rig.python(script, cwd=tmp_path)

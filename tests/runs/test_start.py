@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -69,18 +67,7 @@ def modules(served: rig.Endpoint, tmp_path: Path) -> list[set[str]]:
             f"assert main(['run', {path.name!r}, '--quiet']) == 0\n"
             "print(json.dumps(list(sys.modules)))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=tmp_path,
-            env=rig.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=rig.TIMEOUT_S,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(set(json.loads(done.stdout)))
+        found.append(set(json.loads(rig.python(script, cwd=tmp_path))))
     assert len(served.bill()) == 2
     return found
 

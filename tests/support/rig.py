@@ -206,6 +206,22 @@ def _completed(
 Started = subprocess.Popen[str] | fork_server.Command
 
 
+def python(script: str, *, cwd: Path) -> str:
+    """Run a script in a process of its own, which has imported nothing; gives its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def start(
     *arguments: str | Path,
     cwd: Path,
