@@ -41,8 +41,8 @@ from batchgen.engine.stop_reasons import LEDGER, STORAGE
 from batchgen.http.request import Body
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId, Job
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.path_owners import JobPlace, path_histories
-from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
 from batchgen.spool.portable import receive_response

@@ -13,9 +13,9 @@ from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
 from batchgen.ledger.attempt_ends import AttemptEnd
 from batchgen.ledger.attempts import settle_attempt
 from batchgen.ledger.clock import timestamp
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.paid_responses import PaidResponse, record_responses
 from batchgen.ledger.records import DueImage, OpenAttempt
-from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import Classification, Exchange, Reach, Response, classify, clean
 from batchgen.outcomes.retry_policy import Next
 from batchgen.providers.adapters.registry import ADAPTERS

@@ -53,6 +53,7 @@ from batchgen.job import (
 from batchgen.ledger.attempts import mark_response_spoiled, read_provenance, record_task_failure
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.copies import begin_copy, give_up_copy
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.images import (
     due_images,
     mark_extra_image_lost,
@@ -63,7 +64,6 @@ from batchgen.ledger.images import (
 from batchgen.ledger.jobs import read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished
-from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import (
     NO_MONEY,
     Classification,

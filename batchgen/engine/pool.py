@@ -29,9 +29,9 @@ from batchgen.http.network import Access, Network
 from batchgen.job import JobId
 from batchgen.ledger.attempts import finished_attempts, open_attempts
 from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.jobs import paid_jobs
 from batchgen.ledger.key_patterns import Only
-from batchgen.ledger.writer import LedgerWriteError
 from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown

@@ -26,10 +26,10 @@ from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.request import ApiRequest
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.budgets import PERIOD_TEXT
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
 from batchgen.ledger.reservations import Reservation, reserve_attempts
-from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import PriceTerms, dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach, Response
 from batchgen.output.obstacles import Obstacles, expected_paths

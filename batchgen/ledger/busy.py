@@ -60,6 +60,26 @@ class LedgerConnection(sqlite3.Connection):
                 wait.end()
                 return cursor
 
+    def begin(self) -> None:
+        """Begin a transaction, once no other program holds the lock."""
+        self.may_wait()
+        self.execute("BEGIN IMMEDIATE")
+
+    def begin_at_once(self) -> None:
+        """Begin a transaction whose statements neither wait for a lock nor sync the file.
+
+        Before its COMMIT, call `may_wait`. Raises sqlite3.Error, also for a lock.
+        """
+        super().execute("PRAGMA busy_timeout = 0")
+        # A page that the cache has no room for would be written, and synced, before the COMMIT.
+        super().execute("PRAGMA cache_spill = OFF")
+        super().execute("BEGIN IMMEDIATE")
+
+    def may_wait(self) -> None:
+        """Let statements wait for locks again; the next transaction may write before its COMMIT."""
+        super().execute(f"PRAGMA busy_timeout = {round(SQLITE_TIMEOUT_S * 1_000)}")
+        super().execute("PRAGMA cache_spill = ON")
+
     def _wait_for(self, exc: sqlite3.OperationalError) -> _Wait:
         if self.patience is None or self.path is None:
             raise exc

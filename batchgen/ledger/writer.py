@@ -1,7 +1,9 @@
-"""The one writing connection, on a thread of its own, with group commit.
+"""The one writing connection, with group commit.
 
 All steps that wait are written in one transaction, and no caller continues before its own step is
-durable: 64 workers cost one sync of the disk, not 64.
+durable: 64 workers cost one sync of the disk, not 64. A thread opens the ledger and commits. The
+statements of the usual steps run on the event loop's thread: on another one, each of them would
+cost two context switches, as both threads need the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -9,66 +11,48 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 import anyio
 
-from batchgen.errors import BatchgenError, ExitCode
-from batchgen.ledger.busy import LedgerConnection, patience
+from batchgen.ledger.busy import patience
 from batchgen.ledger.clock import Clock, utc_now
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.group_commit import (
+    Call,
+    Group,
+    LedgerWriteError,
+    Response,
+    beat_alone,
+    begin,
+    finish,
+)
 from batchgen.ledger.journal import begin_log, end_log, files_of
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.runs import RunTakenOver, record_heartbeat
-from batchgen.system.failpoints import Point, hit
+from batchgen.system.mounts import is_local
 from batchgen.system.threads import RESULTS_PER_TURN, Pending
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Order = TypeVar("Order")
-Step = Callable[[Ledger], Any]
-StepForMany = Callable[[Ledger, list[Any]], list[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A queued step and the promise of its result."""
-
-    step: Step
-    done: Pending[Any]
-    for_many: StepForMany | None = None
-    """The step as one that takes many orders at once, and this call's order."""
-    order: Any = None
-    queued_at_s: float = field(default_factory=time.monotonic)
-
 
 _MAX_GROUP: Final = 512
+_MAX_QUICK_GROUP: Final = 64
+"""Most steps of a group on the event loop's thread. With responses of 64 kB, they take 20 ms and
+4 MB."""
 _GATHER_S: Final = 0.002
-"""How long the first of a group waits for others, a commit before it included: nothing next to a
-request, and a quarter less work for the disk and the processor where many are in flight."""
-_GATHER_BUSY_S: Final = 0.015
-_BUSY_GROUP: Final = 4
-"""A group of this many says that the next will be large too, and larger for a longer wait."""
+"""How long the first step of a group waits for others, with the commit before it. While the
+processor is busy, the event loop takes longer, and groups are larger."""
 _BEAT_S: Final = 15.0
 _HURRIED_S: Final = 30.0
 """How long a locked ledger is waited for once the run is ending."""
-
-
-class LedgerWriteError(BatchgenError):
-    """The disk or SQLite refused a write: no request may be sent any more.
-
-    Responses that arrived meanwhile are in the spool, and the next run takes it from there.
-    """
-
-    exit_code = ExitCode.STOPPED
 
 
 class LedgerWriter:
@@ -76,17 +60,27 @@ class LedgerWriter:
 
     Use as an async context manager. ``await writer.run(read_job, job.id)`` calls
     ``read_job(ledger, job.id)`` in a transaction on the writer's thread, and returns the result
-    after the commit. A cancellation does not interrupt a step that is queued: `run` waits for its
-    result, and raises the cancellation then. For ``checked``, see `open_for_writing`.
+    after the commit. A step of `run_one_of_many` must be quick, as it may run on the event loop's
+    thread. A cancellation does not interrupt a step that is queued: `run` waits for its result, and
+    raises the cancellation then. For ``checked``, see `open_for_writing`.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now, *, checked: bool = False) -> None:
         self._path = path
         self._is_checked = checked
         self._clock = clock
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._waiting: list[Call] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_writing = False
+        """Whether the thread has a group; the next one gathers until it is durable."""
+        self._groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
-        self._gather_s = _GATHER_S
+        self._ledger: Ledger
+        self._is_quick = False
+        """Whether statements may run on the event loop's thread: they never wait for a network."""
+        self._loop_has_ledger = threading.Lock()
+        """Held while the event loop's thread uses the connection, until the COMMIT that follows;
+        and by a heartbeat between groups."""
         self._beaten = time.monotonic()
         self._patience = patience.copy()
         self._loop: asyncio.AbstractEventLoop
@@ -100,14 +94,14 @@ class LedgerWriter:
             await self._ready.wait()
         except BaseException:
             self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
-            self._calls.put(None)
+            self._groups.put(None)
             with anyio.CancelScope(shield=True), suppress(Exception):
                 await self._ready.result()
             raise
         try:
             await self._ready.result()
         except BaseException:
-            self._calls.put(None)
+            self._groups.put(None)
             raise
         return self
 
@@ -117,7 +111,11 @@ class LedgerWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._calls.put(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._groups.put(self._next_group())
+        self._groups.put(None)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._thread.join)
 
@@ -126,7 +124,7 @@ class LedgerWriter:
     ) -> T:
         """Run one step durably. Raises LedgerWriteError if nothing can be written."""
         done: Pending[T] = Pending(self._loop)
-        self._calls.put(_Call(lambda ledger: step(ledger, *args, **kwargs), done))
+        self._add(Call(lambda ledger: step(ledger, *args, **kwargs), done))
         return await done.result()
 
     async def run_one_of_many(
@@ -137,30 +135,74 @@ class LedgerWriter:
         The result is the same as that of the step for this order alone.
         """
         done: Pending[T] = Pending(self._loop)
-        self._calls.put(_Call(lambda ledger: step(ledger, [order])[0], done, step, order))
+        self._add(Call(lambda ledger: step(ledger, [order])[0], done, step, order))
         return await done.result()
 
     def hurry(self) -> None:
         """Wait for a locked ledger only for a short time from now on: the run is ending."""
         self._patience.wait_s = min(self._patience.wait_s, _HURRIED_S)
 
+    def _add(self, call: Call) -> None:
+        self._waiting.append(call)
+        if not self._is_writing and self._timer is None:
+            self._timer = self._loop.call_later(_GATHER_S, self._start_group)
+
+    def _start_group(self) -> None:
+        """Hand the calls that wait to the thread, after their statements if these are quick."""
+        self._timer = None
+        self._is_writing = True
+        group = self._next_group()
+        try:
+            if self._is_quick and all(call.for_many is not None for call in group.calls):
+                group = self._begun(group)
+        finally:
+            self._groups.put(group)
+
+    def _next_group(self) -> Group:
+        calls = self._waiting[:_MAX_GROUP]
+        del self._waiting[:_MAX_GROUP]
+        return Group(calls, with_beat=self._beat_is_due())
+
+    def _begun(self, group: Group) -> Group:
+        """Return a group with its statements run, or unchanged if that is not possible here."""
+        if len(group.calls) > _MAX_QUICK_GROUP or not self._loop_has_ledger.acquire(blocking=False):
+            return group
+        begun = None
+        try:
+            with suppress(Exception):  # the thread meets it again, and reports it
+                begun = replace(group, results=begin(self._ledger, group))
+        finally:
+            if begun is None:
+                self._loop_has_ledger.release()
+        return begun or group
+
+    def _end_group(self, responses: Sequence[Response]) -> None:
+        self._is_writing = False
+        if self._waiting:
+            left_s = self._waiting[0].queued_at_s + _GATHER_S - time.monotonic()
+            self._timer = self._loop.call_later(max(0, left_s), self._start_group)
+        _deliver(responses)
+
     def _serve(self) -> None:
         try:
             conn = open_for_writing(self._path, self._patience, checked=self._is_checked)
             begin_log(conn)
             files = [(path, path.stat()) for path in files_of(conn, self._path)]
+            self._is_quick = is_local(self._path.resolve().parent)
+            self._ledger = Ledger(conn, self._clock)
         except BaseException as exc:  # handed to the one who waits for the start
             self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])
             return
         self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, None)])
-        ledger = Ledger(conn, self._clock)
         try:
-            while (group := self._next_group(ledger)) is not None:
-                responses = _write(ledger, group, beat=self._beat_is_due())
+            while (group := self._wait_for_group()) is not None:
+                responses = finish(self._ledger, group)
+                if group.results is not None:
+                    self._loop_has_ledger.release()
                 if _is_replaced(files):
                     text = f"{self._path} was removed or replaced during the run"
-                    responses = [(call.done, None, LedgerWriteError(text)) for call in group]
-                self._loop.call_soon_threadsafe(_deliver, responses)
+                    responses = [(call.done, None, LedgerWriteError(text)) for call in group.calls]
+                self._loop.call_soon_threadsafe(self._end_group, responses)
         finally:
             end_log(conn)
             conn.close()
@@ -173,32 +215,19 @@ class LedgerWriter:
         self._beaten = now
         return True
 
-    def _next_group(self, ledger: Ledger) -> list[_Call] | None:
-        """Return all waiting calls, at least one; None when the writer is closed."""
+    def _wait_for_group(self) -> Group | None:
+        """Return the next group, with heartbeats while none comes; None at the end."""
         while True:
             try:
-                first = self._calls.get(timeout=_BEAT_S)
-                break
+                return self._groups.get(timeout=_BEAT_S)
             except queue.Empty:
-                if self._beat_is_due():
-                    _beat_alone(ledger)
-        if first is None:
-            return None
-        left_s = first.queued_at_s + self._gather_s - time.monotonic()
-        if left_s > 0:  # otherwise others came during the commit before it
-            time.sleep(left_s)
-        group = [first]
-        while len(group) < _MAX_GROUP:
-            try:
-                item = self._calls.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                self._calls.put(None)
-                break
-            group.append(item)
-        self._gather_s = _GATHER_S if len(group) < _BUSY_GROUP else _GATHER_BUSY_S
-        return group
+                if not self._loop_has_ledger.acquire(blocking=False):
+                    continue  # a group is about to come
+                try:
+                    if self._beat_is_due():
+                        beat_alone(self._ledger)
+                finally:
+                    self._loop_has_ledger.release()
 
 
 def _is_replaced(files: Sequence[tuple[Path, os.stat_result]]) -> bool:
@@ -207,90 +236,6 @@ def _is_replaced(files: Sequence[tuple[Path, os.stat_result]]) -> bool:
         return not all(os.path.samestat(path.stat(), file) for path, file in files)
     except OSError:
         return True
-
-
-Response = tuple[Pending[Any], Any, BaseException | None]
-
-
-def _write(ledger: Ledger, group: list[_Call], *, beat: bool = False) -> list[Response]:
-    """Write a group in one transaction; if a step of it fails, each step in one of its own.
-
-    Every step gets a result in any case: its caller waits for that and for nothing else.
-    With ``beat``, the run also records that it is alive.
-    """
-    try:
-        ledger.conn.execute("BEGIN IMMEDIATE")
-        if beat:
-            record_heartbeat(ledger)
-        try:
-            results = _results(ledger, group)
-        except BaseException as exc:
-            _roll_back(ledger.conn)
-            if len(group) == 1 or _is_write_error(exc):
-                raise
-            return [response for item in group for response in _write(ledger, [item])]
-        hit(Point.GROUPED)
-        ledger.conn.execute("COMMIT")
-    except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
-        _roll_back(ledger.conn)
-        return [(call.done, None, _as_write_error(exc)) for call in group]
-    return [(call.done, result, None) for call, result in zip(group, results, strict=True)]
-
-
-def _results(ledger: Ledger, group: Sequence[_Call]) -> list[Any]:
-    """Run the steps of a group; those that take many orders run once, after the others.
-
-    No caller waits for two steps at a time, so any order of them is one in which they could have
-    come.
-    """
-    results: list[Any] = [None] * len(group)
-    places: dict[StepForMany, list[int]] = {}
-    for place, call in enumerate(group):
-        if call.for_many is None or len(group) == 1:
-            results[place] = call.step(ledger)
-        else:
-            places.setdefault(call.for_many, []).append(place)
-    for step, found in places.items():
-        done = step(ledger, [group[place].order for place in found])
-        for place, result in zip(found, done, strict=True):
-            results[place] = result
-    return results
-
-
-def _beat_alone(ledger: Ledger) -> None:
-    """Record that the run is alive while no step does. A step that comes next reports a fault."""
-    conn = ledger.conn
-    assert isinstance(conn, LedgerConnection)
-    waits, conn.patience = conn.patience, None
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-        record_heartbeat(ledger)
-        conn.execute("COMMIT")
-    except (sqlite3.Error, RunTakenOver):
-        _roll_back(conn)
-    finally:
-        conn.patience = waits
-
-
-def _roll_back(conn: sqlite3.Connection) -> None:
-    if conn.in_transaction:
-        with suppress(
-            sqlite3.Error
-        ):  # what made it necessary is raised, and the next BEGIN will fail
-            conn.execute("ROLLBACK")
-
-
-def _is_write_error(exc: BaseException) -> bool:
-    # Of its kinds of DatabaseError only these are the file's or the disk's, not a bug of ours.
-    return isinstance(exc, sqlite3.OperationalError) or type(exc) is sqlite3.DatabaseError
-
-
-def _as_write_error(exc: BaseException) -> BaseException:
-    if _is_write_error(exc) or isinstance(exc, RunTakenOver):
-        error = LedgerWriteError(f"the ledger can't be written: {exc}")
-        error.__cause__ = exc
-        return error
-    return exc
 
 
 def _deliver(responses: Sequence[Response]) -> None:

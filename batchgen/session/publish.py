@@ -19,11 +19,12 @@ import anyio
 from batchgen.errors import BatchgenError, BatchLockedError, SettingsError
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.transaction import write_transaction
 from batchgen.ledger.unpublished import Publication, publications, record_publication
-from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.final_names import Conflict
 from batchgen.output.publishing import publish_image
 from batchgen.session.batch_lock import batch_lock

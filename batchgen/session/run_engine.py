@@ -34,6 +34,7 @@ from batchgen.http.session import open_network
 from batchgen.job import JobState, RunId
 from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
@@ -48,7 +49,7 @@ from batchgen.ledger.shared_rate_limits import (
     take_place,
 )
 from batchgen.ledger.transaction import write_transaction
-from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.ledger.writer import LedgerWriter
 from batchgen.providers.account import ApiKey
 from batchgen.session.directories import image_directory, spool_directory
 from batchgen.session.local_server import embedded_endpoint

@@ -125,6 +125,7 @@ MONEY_CODE = (
     "ledger.explain",
     "ledger.exports",
     "ledger.gallery",
+    "ledger.group_commit",
     "ledger.groups",
     "ledger.guard",
     "ledger.history",

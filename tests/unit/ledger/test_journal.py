@@ -13,9 +13,10 @@ import pytest
 
 from batchgen.ledger import journal
 from batchgen.ledger.database import _back_up, open_for_reading, open_for_writing
+from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.journal import has_log_fix
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.ledger.writer import LedgerWriter
 
 pytestmark = pytest.mark.anyio
 
