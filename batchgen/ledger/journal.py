@@ -39,7 +39,7 @@ def may_use_log(path: Path) -> bool:
     Its index is shared memory, which no network file system has
     (https://www.sqlite.org/wal.html, section 1).
     """
-    return has_log_fix() and is_local(path.parent)
+    return has_log_fix() and is_local(path.resolve().parent)
 
 
 def use_rollback_journal(conn: LedgerConnection) -> None:
@@ -75,8 +75,9 @@ def end_log(conn: LedgerConnection) -> None:
 
 
 def files_of(conn: sqlite3.Connection, path: Path) -> list[Path]:
-    """Return the files that hold what is committed."""
-    return [path, path.with_name(path.name + LOG_SUFFIX)] if has_log(conn) else [path]
+    """Return the files that hold what is committed; the log is next to the file itself."""
+    file = path.resolve()
+    return [path, file.with_name(file.name + LOG_SUFFIX)] if has_log(conn) else [path]
 
 
 def has_log(conn: sqlite3.Connection) -> bool:
