@@ -101,7 +101,7 @@ def _scenarios() -> Iterator[Scenario]:
         size="64k",
         in_flight=64,
         latency_s=0.1,
-        count=2_000,
+        count=8_000,  # the start and the end of a run are outside the share
         quick=600,
         share_goal=0.9,
         peak_goal_mb=90,
@@ -113,7 +113,7 @@ def _scenarios() -> Iterator[Scenario]:
         size="20k",
         in_flight=1_000,
         latency_s=1.0,
-        count=10_000,
+        count=20_000,
         quick=3_000,
         share_goal=0.85,
         peak_goal_mb=150,
