@@ -131,7 +131,7 @@ def _curve(bench: Bench, counts: Sequence[int], compared: tuple[int, int]) -> It
 def make_done(db: Path, *, left: int) -> int:
     """Give all pending jobs but some the row, attempt and image of one that is really done.
 
-    Returns how many. The images' files are not made: no run looks at those of done jobs.
+    Returns how many. All of them have the one file, since a run looks for the file of each.
     """
     with closing(sqlite3.connect(db)) as conn, conn:
         model, attempt, image = conn.execute(
@@ -152,10 +152,10 @@ def make_done(db: Path, *, left: int) -> int:
             " FROM chosen, attempts WHERE attempts.id = ?",
             (attempt,),
         )
-        columns = _columns(conn, "images") - {"id", "job_id", "attempt_id", "path"}
+        columns = _columns(conn, "images") - {"id", "job_id", "attempt_id"}
         conn.execute(
-            f"INSERT INTO images (job_id, attempt_id, path, {', '.join(sorted(columns))})"
-            f" SELECT job, attempt, 'made/' || job || '.png', {', '.join(sorted(columns))}"
+            f"INSERT INTO images (job_id, attempt_id, {', '.join(sorted(columns))})"
+            f" SELECT job, attempt, {', '.join(sorted(columns))}"
             " FROM chosen, images WHERE images.id = ?",
             (image,),
         )
