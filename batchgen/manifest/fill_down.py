@@ -62,13 +62,13 @@ def _group_column(values: Mapping[str, object], source: FileRows | SqliteRows) -
 
 def _with(row: Row, missing: Mapping[str, object]) -> Row:
     """Return the row with other values, under their normal names and those of the table."""
-    names, cells = list(row.names), list(row.cells)
-    at = {normal_name(name): number for number, name in enumerate(names)}
+    cells = list(row.cells)
+    at = {normal_name(name): number for number, name in enumerate(row.names)}
+    more = dict[str, object]()
     for name, value in missing.items():
         if name in at:
             cells[at[name]] = value
         else:
-            names.append(name)
-            cells.append(value)
-    values = {**row.values, **missing}
-    return row._replace(values=values, names=tuple(names), cells=cells)
+            more[name] = value
+    columns = row.columns.with_more(list(more)) if more else row.columns
+    return row._replace(columns=columns, cells=[*cells, *more.values()])
