@@ -27,11 +27,20 @@ from batchgen.manifest.sandbox import (
 from batchgen.text import known_names_hint
 
 
+class Filling(NamedTuple):
+    """A template that only puts names into text."""
+
+    format: str
+    """For the ``%`` operator."""
+    names: tuple[str, ...]
+    """The values it takes, in their order."""
+
+
 class Template:
     """A text with ``{{ }}`` and ``{% %}`` in it, or a plain one, which costs nothing to render."""
 
     __slots__ = (
-        "_compiled", "_format", "_is_of_one", "_pick", "constant", "names", "required", "text"
+        "_compiled", "_is_of_one", "_pick", "constant", "filling", "names", "required", "text"
     )  # fmt: skip
 
     def __init__(self, text: str) -> None:
@@ -42,7 +51,8 @@ class Template:
         """Variables and columns that must exist."""
         self.constant: str | None = None
         """The text, where there is nothing to render."""
-        self._format: str | None = None
+        self.filling: Filling | None = None
+        """How to fill in names, where the template only puts them into text; else None."""
         self._pick: Callable[[Mapping[str, object]], Any] | None = None
         self._is_of_one = False
         if is_plain(text):
@@ -65,7 +75,8 @@ class Template:
                 else:
                     return
         if names:
-            self._format, self._pick = "".join(pieces), itemgetter(*names)
+            self.filling = Filling("".join(pieces), tuple(names))
+            self._pick = itemgetter(*names)
             self._is_of_one = len(names) == 1
 
     def render(self, values: Mapping[str, object]) -> str:
@@ -75,7 +86,7 @@ class Template:
         """
         if self.constant is not None:
             return self.constant
-        if self._format is not None and self._pick is not None:
+        if self.filling is not None and self._pick is not None:
             try:
                 found = self._pick(values)
             except KeyError:
@@ -83,7 +94,7 @@ class Template:
             else:
                 kinds = (type(found),) if self._is_of_one else map(type, found)
                 if PRINTED_AS_THEY_ARE.issuperset(kinds):
-                    text: str = self._format % found
+                    text: str = self.filling.format % found
                     if len(text) <= MAX_CHARS:
                         return text
         try:

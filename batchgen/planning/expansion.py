@@ -8,14 +8,11 @@ from dataclasses import replace
 from itertools import product
 
 from batchgen.errors import Objection
-from batchgen.job import (
-    REFERENCE_REASON,
-    PlannedJob,
-)
+from batchgen.job import REFERENCE_REASON, PlannedJob
 from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
-from batchgen.manifest.table import normal_names
+from batchgen.manifest.table import ColumnNames, normal_names
 from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
@@ -41,6 +38,7 @@ from batchgen.planning.naming import (
     row_key,
 )
 from batchgen.planning.option_sets import OptionSets
+from batchgen.planning.plain_rows import PlainRows, plain_rows
 from batchgen.planning.reference_images import find_reference
 from batchgen.planning.reference_names import image_names
 
@@ -55,8 +53,6 @@ class JobMaker:
         self._at = at
         self._context = context
         self._matrix_names = normal_names(list(template.matrix)) if not template.broken else ()
-        self._accepted_chars = dict[str, int]()
-        """The longest prompt of each model that its rules accepted."""
         is_of_rows = at == () and context.table != ""
         is_trusted = not is_of_rows
         self._image_names = image_names(template, context.directories, is_trusted=is_trusted)
@@ -81,6 +77,11 @@ class JobMaker:
         if not template.broken and template.prompt is None:
             context.faults.of_manifest((*at, "prompt"), "missing; every job needs a prompt")
             self.idle = True
+
+    def plain_rows(self, columns: ColumnNames) -> PlainRows | None:
+        """Return a quicker maker for the plain rows of a text table; None if no row is plain."""
+        stem = self._stem.template if self._stem else None
+        return plain_rows(self._template, stem, columns, self._options.fixed, self._context)
 
     def jobs(self, line: Line, *, earlier: int = 0) -> Iterator[PlannedJob]:
         """Yield the jobs of one line: matrix combinations times ``count``.
@@ -309,14 +310,14 @@ class JobMaker:
         place: DocPath = part.place if part else ("prompt",)
         if not prompt:
             raise JobFault(place, "the prompt is empty")
-        if len(prompt) > self._accepted_chars.get(model, 0):
+        if len(prompt) > self._context.accepted_chars.get(model, 0):
             self._ask_of_prompt(model, len(prompt), place)
         return prompt
 
     def _amended(self, amendments: Amendments, key: str, model: str, prompt: str) -> str:
         """Return the prompt that a person set in review, or that of the manifest."""
         prompt = amendments.prompt_of(key, prompt)
-        if len(prompt) > self._accepted_chars.get(model, 0):
+        if len(prompt) > self._context.accepted_chars.get(model, 0):
             self._ask_of_prompt(model, len(prompt), ("prompt",))
         return prompt
 
@@ -324,7 +325,7 @@ class JobMaker:
         rules = self._context.rules
         objection = rules.of_prompt(model, characters) if rules else None
         if objection is None:
-            self._accepted_chars[model] = characters
+            self._context.accepted_chars[model] = characters
         elif objection.fatal:
             raise JobFault(place, objection.message)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchgen.errors import Objection
 from batchgen.job import JobKind, canonical_json
@@ -78,6 +78,8 @@ class Context:
     amendments: Amendments | None = None
     observe_cell: Callable[[str, Cell], object] | None = None
     """Takes the key and the place of each job that a matrix makes."""
+    accepted_chars: dict[str, int] = field(default_factory=dict)
+    """The longest prompt of each model that its rules accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

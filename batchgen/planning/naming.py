@@ -125,9 +125,16 @@ def output_path(rendered: str, copy: int = 1) -> str:
 
 def path_of_stem(stem: str, copy: int = 1) -> str:
     """Return the output path for a rendered template without its final ``.{{ ext }}``."""
-    if copy == 1 and len(stem) < _MAX_ORDINARY_CHARS and _ORDINARY_STEM.fullmatch(stem):
-        return f"{stem}.{EXT_PLACEHOLDER}"
+    if copy == 1 and (path := ordinary_path(stem)) is not None:
+        return path
     return output_path(f"{stem}{_EXT}", copy)
+
+
+def ordinary_path(stem: str) -> str | None:
+    """Return the output path of a stem that is also a valid key; None if it needs a closer look."""
+    if len(stem) < _MAX_ORDINARY_CHARS and _ORDINARY_STEM.fullmatch(stem):
+        return f"{stem}.{EXT_PLACEHOLDER}"
+    return None
 
 
 def safe_path(text: str) -> str:
@@ -150,8 +157,9 @@ _RESERVED_NAME = (
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\u00b9\u00b2\u00b3]) *(?:[./]|\Z)"
 )
 _RESERVED = re.compile(_RESERVED_NAME, re.IGNORECASE)
-_ORDINARY_NAME = rf"(?!(?i:{_RESERVED_NAME}))[A-Za-z0-9_][A-Za-z0-9_-]*"
-_ORDINARY_STEM = re.compile(rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}", re.ASCII)
+# Only few names begin like a reserved one, which is quicker to find out.
+_ORDINARY_NAME = rf"(?!(?=[ACLNPaclnp])(?i:{_RESERVED_NAME}))[A-Za-z0-9_][A-Za-z0-9_-]*"
+_ORDINARY_STEM = re.compile(rf"{_ORDINARY_NAME}(?:/{_ORDINARY_NAME})*", re.ASCII)
 """Paths that need no change, which are nearly all of them (fast path)."""
 
 

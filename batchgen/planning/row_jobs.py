@@ -40,6 +40,7 @@ class RowJobs:
         self._source = source
         self._template = template
         self._context = context
+        self._is_text = holds_text(source)
         self._unreadable = deque[RowsFault]()
         self._named = NamedColumns(source)
         self._cells = EmptyCells(template, source)
@@ -82,25 +83,34 @@ class RowJobs:
 
     def _jobs_of(self, rows: Iterable[Row]) -> Iterator[PlannedJob]:
         found, maker, where = self._context.rows, self._maker, self._where
-        is_text, look, unreadable = holds_text(self._source), self._cells.look, self._unreadable
+        look, unreadable = self._cells.look, self._unreadable
         reading, found.are_rows_read = found.reading, True
+        columns = reading.columns if reading is not None and self._is_text else None
+        plain = None if columns is None else maker.plain_rows(columns)
         is_list = reading is not None and reading.is_list and self._template.key is None
         seen = left_out = 0
         try:
             for row in rows:
                 while unreadable:
                     yield from self._unreadable_jobs(unreadable.popleft())
-                line = Line(row.source, row.values if is_text else present(row.values), row)
-                if where is not None and (is_wanted := maker.is_wanted(line, where)) is not True:
-                    if is_wanted:
-                        found.rows += 1
-                        yield from maker.refused_jobs(line, is_wanted)
-                    else:
-                        left_out += 1
-                    continue
+                line = None
+                if where is not None:
+                    line = self._line(row)
+                    if (is_wanted := maker.is_wanted(line, where)) is not True:
+                        if is_wanted:
+                            found.rows += 1
+                            yield from maker.refused_jobs(line, is_wanted)
+                        else:
+                            left_out += 1
+                        continue
                 seen += 1
+                earlier = self._earlier(row) if is_list else 0
+                if plain is not None and not earlier and (job := plain.job(row)) is not None:
+                    yield job
+                    continue
+                line = line or self._line(row)
                 look(line)
-                if is_list and (earlier := self._earlier(line)):
+                if earlier:
                     yield from self._repeating_maker.jobs(line, earlier=earlier)
                 elif maker.makes_one:
                     if (job := maker.job(line)) is not None:
@@ -111,12 +121,15 @@ class RowJobs:
             found.rows += seen
             found.left_out += left_out
 
-    def _earlier(self, line: Line) -> int:
+    def _line(self, row: Row) -> Line:
+        return Line(row.source, row.values if self._is_text else present(row.values), row)
+
+    def _earlier(self, row: Row) -> int:
         """Return how often a line of a list occurred before it, as in a list of jobs.
 
         Beyond MAX_REPEATABLE_LINES different ones, a repeated line is an error of its row.
         """
-        key = hash(line.values["line"])
+        key = hash(row.cells[0])
         if key not in self._repeats and len(self._repeats) >= MAX_REPEATABLE_LINES:
             return 0
         self._repeats[key] += 1

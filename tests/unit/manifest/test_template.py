@@ -213,7 +213,7 @@ def test_the_short_way_gives_what_jinja_gives(plain: str, word: str, number: int
     values = {"word": word, "number": number}
     short = compile_template(plain + "{{ word }}%{{ number }}").render(values)
     long = compile_template(plain + "{{ word }}%{{ number }}{% if false %}{% endif %}")
-    assert long._format is None
+    assert long.filling is None
     assert short == long.render(values)
 
 
