@@ -118,10 +118,14 @@ FROM {PLAN} WHERE {IS_NEW} ORDER BY seq
 """
 TALLY: Final = f"""
 UPDATE tallies SET jobs = tallies.jobs + new.jobs, estimated = tallies.estimated + new.estimated
-FROM (SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS estimated FROM {PLAN} WHERE {IS_NEW})
-    AS new
+FROM (SELECT planned.jobs - known.jobs AS jobs, planned.estimated - known.estimated AS estimated
+    FROM (SELECT coalesce(sum(jobs), 0) AS jobs, coalesce(sum(jobs * estimated), 0) AS estimated
+        FROM staging.kinds) AS planned,
+    (SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS estimated
+        FROM {PLANNED_KNOWN}) AS known) AS new
 WHERE batch_id = :batch
 """
+"""Counts what `INSERT_NEW` inserts, without reading a plan whose jobs are all new once more."""
 HOLD: Final = f"""
 UPDATE jobs SET retired = 0, source = planned.source,
     reason = iif(known.grp = '{Group.AT_FAULT}', planned.refused, jobs.reason),

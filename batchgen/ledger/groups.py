@@ -288,6 +288,12 @@ SELECT grp, count(*), sum(estimated), sum(estimated = 0) FROM (
     WHERE :has_refused AND refused IS NOT NULL AND {IS_NEW} AND {IS_MEANT}
 ) GROUP BY grp
 """
+ALL_NEW: Final = f"""
+SELECT '{Group.NEW}' AS grp, coalesce(sum(jobs), 0) AS jobs, sum(jobs * estimated) AS cost,
+       coalesce(sum(jobs * (estimated = 0)), 0) AS free
+FROM staging.kinds
+"""
+"""What `COMPARE` says of a plan whose jobs are all new and meant, without reading each."""
 FIRST_KNOWN: Final = f"""
 SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost
 FROM (SELECT estimated FROM {PLANNED_KNOWN} WHERE meant AND grp IN ({SENT_GROUPS})

@@ -37,6 +37,11 @@ SELECT coalesce(sum(more), 0) AS jobs, coalesce(sum(more * price), 0) AS cost FR
 )
 """
 
+_HAS_REPEATS: Final = """
+SELECT 1 FROM staging.planned WHERE refused IS NULL GROUP BY fingerprint HAVING count(*) > 1 LIMIT 1
+"""
+"""Takes half the time of `_REPEATS`, and most plans have none."""
+
 SHARED: Final = "CREATE TABLE staging.shared (seq INTEGER PRIMARY KEY, leader INTEGER NOT NULL)"
 """Planned jobs that get the image of another one, by their places in the plan."""
 
@@ -102,5 +107,7 @@ def repeats(conn: sqlite3.Connection, only: Only | None) -> Repeats:
 
     Variants, which ``count`` or a repeated line makes, are wanted and do not count.
     """
+    if conn.execute(_HAS_REPEATS).fetchone() is None:
+        return NO_REPEATS
     row = conn.execute(_REPEATS, only_values(only)).fetchone()
     return Repeats(row["jobs"], Micros(row["cost"]))

@@ -26,6 +26,7 @@ from batchgen.ledger.changes import (
 )
 from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.groups import (
+    ALL_NEW,
     COMPARE,
     FIRST_KNOWN,
     FIRST_NEW,
@@ -253,7 +254,7 @@ class Staging:
         self._meet(batch)
         groups: dict[Group, GroupSum] = {}
         values = {**only_values(self.only), "has_refused": self._has_refused}
-        for row in self.conn.execute(COMPARE, values):
+        for row in self.conn.execute(ALL_NEW if self._are_all_new() else COMPARE, values):
             if row["jobs"]:
                 found = GroupSum(row["jobs"], Micros(row["cost"]), row["free"])
                 groups[Group(row["grp"])] = found
@@ -285,6 +286,12 @@ class Staging:
             cost=Micros(known["cost"] + new["cost"]),
         )
 
+    def _are_all_new(self) -> bool:
+        """Return whether every job is new, and a run sends a request for it."""
+        if self.only is not None or self._has_refused or self.shares or self._is_of_ledger:
+            return False
+        return self.conn.execute("SELECT 1 FROM staging.known LIMIT 1").fetchone() is None
+
     def _retired(self, batch: BatchId | None) -> int:
         """Count the jobs of the batch that are not planned."""
         if batch is None:
@@ -305,6 +312,8 @@ class Staging:
     def models_to_ask(self, batch: BatchId | None) -> list[str]:
         """Return the models of the jobs that a run would send requests for, by name."""
         self._meet(batch)
+        if self._are_all_new():
+            return self.models()
         rows = self.conn.execute(MODELS_TO_ASK, only_values(self.only))
         return [row["model"] for row in rows]
 

@@ -41,7 +41,8 @@ _TABLES: Final = (
         root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
         keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
         publish TEXT NOT NULL, tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
-        of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0
+        of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0,
+        jobs INTEGER NOT NULL DEFAULT 0
     )
     """,
     """
@@ -64,7 +65,8 @@ _TABLES: Final = (
     """,
     "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 15})"
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 15}, 0)"
+_COUNT: Final = "UPDATE staging.kinds SET jobs = jobs + ? WHERE id = ?"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
 _INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
@@ -142,6 +144,8 @@ class StagedRows:
         self._stale_before = stale_before
         self._kinds = dict[tuple[int, int], tuple[JobKind, int, Micros]]()
         """By identity, which holds while they are kept here, and number of references."""
+        self._counts = dict[int, int]()
+        """How many jobs of a page are of each kind."""
         self.has_refused = False
         """Whether nothing can be sent for some job."""
 
@@ -155,6 +159,9 @@ class StagedRows:
             else:
                 self.has_refused = self.has_refused or any(job.refused for job in page)
                 self._conn.executemany(_INSERT, map(operator.add, rows, map(_more, page)))
+            counts = [(jobs, number) for number, jobs in self._counts.items()]
+            self._conn.executemany(_COUNT, counts)
+            self._counts.clear()
         finally:
             self._conn.execute("COMMIT")  # without a journal nothing can be rolled back
 
@@ -216,9 +223,12 @@ class StagedRows:
         return int(cursor.lastrowid or 0)
 
     def _note(self, kind: JobKind | None, references: int, jobs: int) -> None:
-        """Report the price of successive jobs of one kind."""
-        if self._priced is not None and kind is not None:
-            _, price = self._known(kind, references)
+        """Count successive jobs of one kind, and report their price."""
+        if kind is None:
+            return
+        number, price = self._known(kind, references)
+        self._counts[number] = self._counts.get(number, 0) + jobs
+        if self._priced is not None:
             self._priced(kind.model, kind.options, references, price, jobs)
 
 
