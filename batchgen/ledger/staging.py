@@ -154,7 +154,7 @@ class Staging:
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
-        clashes = list(taken_twice(self.conn, collision_key))
+        clashes = list(taken_twice(self.conn, collision_key, paths_are_keys=rows.paths_are_keys))
         alone = [clash for clash in clashes if clash.of_row and not strict]
         refuse_rows(self.conn, alone)
         self.clashes = [clash.fault for clash in alone[:MAX_FAULTS]]

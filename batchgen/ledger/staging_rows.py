@@ -11,6 +11,7 @@ from typing import Final
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import (
+    EXT_PLACEHOLDER,
     ROW_REASON,
     JobKind,
     OptionValue,
@@ -32,6 +33,7 @@ MAX_FAULTS: Final = 100
 _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 16_384
 """Rows are written and read in their order; larger pages save a third of that."""
+_EXTENSION: Final = f".{EXT_PLACEHOLDER}"
 _MAX_KINDS: Final = 1_024
 
 _TABLES: Final = (
@@ -148,6 +150,8 @@ class StagedRows:
         """How many jobs of a page are of each kind."""
         self.has_refused = False
         """Whether nothing can be sent for some job."""
+        self.paths_are_keys = True
+        """Whether the path of every job is its key with the extension, as it is by default."""
 
     def write(self, page: Sequence[PlannedJob]) -> None:
         """Append jobs. Raises what ``price`` raises."""
@@ -171,7 +175,7 @@ class StagedRows:
         Binding a null takes time.
         """
         rows: list[tuple[object, ...]] = []
-        is_plain = True
+        is_plain, paths_are_keys = True, self.paths_are_keys
         collision_key = self._collision_key
         now: JobKind | None = None
         references = number = begin = 0
@@ -185,6 +189,9 @@ class StagedRows:
             rows.append((number, key, hash(key), place, fingerprint, prompt, path, source))
             if images or mask or refused:
                 is_plain = False
+            if paths_are_keys and path != key + _EXTENSION:
+                paths_are_keys = False
+        self.paths_are_keys = paths_are_keys
         self._note(now, references, len(rows) - begin)
         return rows, is_plain
 
@@ -256,18 +263,16 @@ class Clash:
     """Whether its row is at fault, and not the manifest that makes several jobs of one line."""
 
 
-def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterator[Clash]:
-    """Yield the jobs whose key or output path an earlier job has, in their order."""
-    hashes = {
-        name: {
-            row[0]
-            for row in conn.execute(
-                f"SELECT {name} FROM staging.planned WHERE {name} IS NOT NULL"
-                " GROUP BY 1 HAVING count(*) > 1"
-            )
-        }
-        for name in ("key_hash", "place_hash")
-    }
+def taken_twice(
+    conn: sqlite3.Connection, collision_key: CollisionKey, *, paths_are_keys: bool
+) -> Iterator[Clash]:
+    """Yield the jobs whose key or output path an earlier job has, in their order.
+
+    With ``paths_are_keys``, see `StagedRows`, jobs of one directory with one key have one path.
+    """
+    (roots,) = conn.execute("SELECT count(DISTINCT root) FROM staging.kinds").fetchone()
+    names = ("place_hash",) if paths_are_keys and roots == 1 else ("key_hash", "place_hash")
+    hashes = {name: _hashes_twice(conn, name) for name in names}
     if not any(hashes.values()):
         return
     keys, places = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
@@ -275,7 +280,7 @@ def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterat
         f"SELECT seq, key, root, path, source, of_rows FROM {PLAN}"
         " WHERE key_hash IN (SELECT value FROM json_each(?))"
         " OR place_hash IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        [canonical_json(list(found)) for found in hashes.values()],
+        [canonical_json(hashes.get(name, [])) for name in ("key_hash", "place_hash")],
     )
     for row in rows:
         key, path, source = row["key"], row["path"], row["source"]
@@ -290,6 +295,14 @@ def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterat
         keys[key] = (key, source)
         if place:
             places.setdefault(place, (key, source))
+
+
+def _hashes_twice(conn: sqlite3.Connection, name: str) -> list[int]:
+    rows = conn.execute(
+        f"SELECT {name} FROM staging.planned WHERE {name} IS NOT NULL"
+        " GROUP BY 1 HAVING count(*) > 1"
+    )
+    return [row[0] for row in rows]
 
 
 def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:

@@ -1,4 +1,4 @@
-"""The sums of a staged plan whose jobs are all new equal those that are read job by job."""
+"""What is left out for the usual plan: reading new jobs one by one, and sorting keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from batchgen.errors import ManifestError
 from batchgen.job import PlannedJob
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
@@ -33,7 +34,7 @@ def stage(ledger: Ledger, planned_jobs: list[PlannedJob]) -> Staging:
     staging = Staging(ledger.conn)
     staging.fill(
         planned_jobs,
-        price=lambda model, _, references: Micros(PRICES[model] + references),
+        price=lambda model, _, references: Micros(PRICES.get(model, 5) + references),
         collision_key=collision_key,
     )
     return staging
@@ -80,3 +81,25 @@ def test_repeats_are_found_among_new_jobs(ledger: Ledger) -> None:
     found = stage(ledger, [one, two, again]).repeats(None)
     assert replace(found, cost=Micros(0)) == replace(NO_REPEATS, jobs=1)
     assert found.cost == PRICES["dear"]
+
+
+@pytest.mark.parametrize("path", ["{key}.{{ext}}", "all/{key}.{{ext}}"])
+def test_taken_keys_are_found_with_or_without_sorting(ledger: Ledger, path: str) -> None:
+    everything = [
+        planned(key, path=path.format(key=key)) for key in ("mug", "bag", "mug", "BAG", "cup")
+    ]
+    with pytest.raises(ManifestError) as caught:
+        stage(ledger, everything)
+    assert {(fault.path, fault.message.split(" is taken")[0]) for fault in caught.value.faults} == {
+        ("key", "the key 'mug'"),
+        ("output.path", f"the output path '{path.format(key='BAG')}'"),
+    }
+
+
+def test_one_key_in_two_directories_is_taken(ledger: Ledger) -> None:
+    here, there = planned("mug"), changed_job(planned("mug"), root="elsewhere")
+    with pytest.raises(ManifestError, match="the key 'mug' is taken already"):
+        stage(ledger, [here, there])
+    ledger.conn.execute("DETACH DATABASE staging")
+    with pytest.raises(ManifestError, match="the key 'mug' is taken already"):
+        stage(ledger, [here, planned("mug", path="else.{ext}")])
