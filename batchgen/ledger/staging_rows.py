@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
@@ -345,16 +346,15 @@ def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:
 
 def pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
     """Yield the stream in pages; add the faults that it ends with to those that are known."""
-    page: list[PlannedJob] = []
-    try:
-        for job in jobs:
-            page.append(job)
-            if len(page) == _PAGE:
-                yield page
-                page = []
-    except ManifestError as exc:
-        faults += exc.faults
-    if page:
+    stream = iter(jobs)
+    while True:
+        page: list[PlannedJob] = []
+        try:
+            page.extend(islice(stream, _PAGE))  # keeps what came before an error
+        except ManifestError as exc:
+            faults += exc.faults
+        if not page:
+            return
         yield page
 
 
