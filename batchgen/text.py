@@ -27,13 +27,23 @@ def slug(text: str, max_chars: int | None = None) -> str:
     if max_chars is not None:
         # Enough for the cut below even if there is a lot of punctuation around each word.
         text = text[: max_chars * 20]
+        start = text[: max_chars * 2]
+        if start.isascii() and len(words := _NO_WORDS.sub("-", start).strip("-")) > max_chars:
+            return _cut(words, max_chars)  # what follows makes no difference
     if text.isascii():
-        words = re.sub("[^a-z0-9]+", "-", text).strip("-")
+        words = _NO_WORDS.sub("-", text).strip("-")
     else:
         # Keep combining marks with their letter: vowel signs in Hindi, tone marks in Vietnamese.
         kept = (char if char.isalnum() or _is_mark(char) else "-" for char in text)
         words = re.sub("--+", "-", "".join(kept)).strip("-")
-    if max_chars is None or len(words) <= max_chars:
+    return words if max_chars is None else _cut(words, max_chars)
+
+
+_NO_WORDS: Final = re.compile("[^a-z0-9]+")
+
+
+def _cut(words: str, max_chars: int) -> str:
+    if len(words) <= max_chars:
         return words
     cut = words[: max_chars + 1]
     return cut.rpartition("-")[0] if "-" in cut else cut[:max_chars]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchgen.job import EXT_PLACEHOLDER
+from batchgen.job import EXT_PLACEHOLDER, canonical_json
 from batchgen.planning.naming import (
     EXT_MARK,
     MAX_COMPONENT_BYTES,
@@ -213,6 +214,23 @@ def test_a_key_may_be_full_length_and_partly_invisible() -> None:
 def test_true_and_false_are_named_as_in_json() -> None:
     values = (True, False, None, 7, 0.5, "x")
     assert [text_of(value) for value in values] == ["true", "false", "", "7", "0.5", "x"]
+
+
+@given(st.text("ab -,.é\u0301\u200b1\u0915", max_size=40), st.integers(2, 12))
+@example("a" * 11 + "\u0301", 5)
+def test_a_short_slug_is_cut_from_the_whole(text: str, limit: int) -> None:
+    whole = slug(text)
+    words = slug(text, limit)
+    assert words == (whole if len(whole) <= limit else slug(whole, limit))
+    if len(whole) > limit:
+        assert whole.startswith(words)
+        assert whole[len(words)] == "-" or "-" not in whole[: limit + 1]
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_a_key_hashes_the_canonical_json_of_its_prompt(prompt: str) -> None:
+    digest = sha256(canonical_json([prompt, {}]).encode()).hexdigest()[:12]
+    assert prompt_key(prompt, {}).endswith(digest)
 
 
 def test_a_slug_keeps_the_letters_at_its_ends() -> None:
