@@ -63,7 +63,7 @@ def test_an_amount_in_dollars_is_whole_micros_rounded_half_up(
         True,
     ],
 )
-def test_what_is_no_amount_is_refused_with_an_example(text: str | int) -> None:
+def test_invalid_amount_is_refused_with_an_example(text: str | int) -> None:
     with pytest.raises(ValueError, match=r"is not an amount in dollars.* like 12\.50"):
         parse_dollars(text)
 
@@ -276,5 +276,5 @@ def test_no_float_comes_near_an_amount(module: str) -> None:
         ("f(0.5)", [1]),
     ],
 )
-def test_a_float_is_told_from_seconds_and_directories(code: str, lines: list[int]) -> None:
+def test_float_is_distinguished_from_seconds_and_directories(code: str, lines: list[int]) -> None:
     assert floats(ast.parse(code)) == lines

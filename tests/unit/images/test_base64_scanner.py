@@ -41,7 +41,7 @@ def texts(pieces: list[Piece]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000, 1 << 20])
-def test_a_image_is_found_however_it_arrives(size: int) -> None:
+def test_image_is_found_however_it_arrives(size: int) -> None:
     document = {"data": [{"b64_json": TEXT[:20_000], "revised_prompt": 'a "mug"'}] * 2}
     body = json.dumps(document).encode()
     pieces = scanned(body, size)
@@ -49,7 +49,7 @@ def test_a_image_is_found_however_it_arrives(size: int) -> None:
     assert joined(pieces) == body
 
 
-def test_an_address_keeps_what_it_says_of_itself() -> None:
+def test_data_url_keeps_its_prefix() -> None:
     body = json.dumps({"data": [{"url": f"data:image/png;base64,{TEXT}"}]}).encode()
     (kind, text), *_ = scanned(body)
     assert kind is Kind.TEXT
@@ -70,7 +70,7 @@ def test_other_texts_are_text(text: str) -> None:
     assert [kind for kind, data in scanned(body) if data] in ([Kind.TEXT], [Kind.TEXT] * 2)
 
 
-def test_a_string_without_end_is_not_carried_along_for_ever() -> None:
+def test_string_without_end_is_carried_only_to_a_limit() -> None:
     scan = Base64Scanner()
     held = 0
     for _ in range(100):
@@ -159,6 +159,6 @@ def test_other_spellings_are_understood(text: str) -> None:
     assert unpack_base64(text) == IMAGE
 
 
-def test_what_is_no_base64_raises() -> None:
+def test_invalid_base64_raises() -> None:
     with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
         unpack_base64(TEXT[:200_000] + "!" + TEXT[200_001:])

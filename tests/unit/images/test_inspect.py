@@ -124,7 +124,7 @@ def test_transparent_places_are_seen_without_decoding(kind: str, options: dict[s
 
 @pytest.mark.fault("B14", "B15")
 @small
-def test_a_image_cut_at_any_byte_is_refused(name: str) -> None:
+def test_image_cut_at_any_byte_is_refused(name: str) -> None:
     data = SMALL[name][1]
     for length in range(len(data)):
         with pytest.raises(BadImage):
@@ -248,7 +248,7 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
         (b"RIFF\x10\0\0\0WAVEfmt ", Flaw.NOT_AN_IMAGE, "RIFF"),
     ],
 )
-def test_a_stranger_is_named_for_what_it_is(data: bytes, reason: Flaw, found: str) -> None:
+def test_unsupported_data_is_named_by_its_format(data: bytes, reason: Flaw, found: str) -> None:
     with pytest.raises(BadImage, match=re.escape(found)) as caught:
         inspect(data)
     assert caught.value.reason is reason
@@ -390,7 +390,7 @@ def test_a_mapped_file_is_free_again_after_its_inspection(tmp_path: Path) -> Non
         (b"", None),
     ],
 )
-def test_the_format_is_told_from_the_first_bytes(head: bytes, kind: ImageFormat | None) -> None:
+def test_format_is_recognized_by_the_first_bytes(head: bytes, kind: ImageFormat | None) -> None:
     assert sniff(head) is kind
 
 
@@ -457,7 +457,7 @@ except MemoryError:
     assert (run.stdout, run.stderr) == ("out of memory\n", "")
 
 
-def test_a_missing_file_is_no_bad_image(tmp_path: Path) -> None:
+def test_missing_file_is_not_a_bad_image(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decode(tmp_path / "none.png")
 
@@ -516,7 +516,7 @@ def test_threads_leave_the_warning_filters_alone(
 
 
 @pytest.mark.fault("B24")
-def test_a_image_that_differs_from_the_request_is_reported() -> None:
+def test_image_that_differs_from_the_request_is_reported() -> None:
     info = inspect(JPEG)
     assert mismatches(info, {}) == ()
     assert mismatches(info, {"size": "13x9", "output_format": "jpeg"}) == ()

@@ -51,7 +51,7 @@ def test_a_video_cut_anywhere_is_refused(video: bytes) -> None:
         (FTYP + MDAT, Flaw.TRUNCATED),
     ],
 )
-def test_what_is_no_whole_video_says_why(video: bytes, flaw: Flaw) -> None:
+def test_incomplete_video_has_a_reason(video: bytes, flaw: Flaw) -> None:
     with pytest.raises(BadImage) as found:
         inspect_mp4(video)
     assert found.value.reason is flaw

@@ -56,7 +56,7 @@ def xmp(data: bytes) -> str:
     key=st.text(max_size=20),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_image_with_metadata_is_as_good_as_before(
+def test_image_with_metadata_is_as_good_as_before(
     format: str,
     mode: str,
     options: dict[str, object],
@@ -75,7 +75,7 @@ def test_a_image_with_metadata_is_as_good_as_before(
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-def test_a_prompt_is_told_as_it_is(format: str) -> None:
+def test_prompt_is_written_without_control_characters(format: str) -> None:
     prompt = "a <mug> & a \u00e9tag\u00e8re \U0001f375\0\x1b"
     found = xmp(embed(image(format, "RGB", {}, (8, 8)), {"prompt": prompt}))
     assert "a &lt;mug&gt; &amp; a \u00e9tag\u00e8re \U0001f375<" in found
@@ -117,6 +117,6 @@ def test_image_of_another_format_is_refused(name: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_data_that_is_not_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage):
         embed(data, {"prompt": "x"})

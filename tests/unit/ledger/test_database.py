@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.fault("Q15")
-def test_a_new_ledger_is_whole_and_leaves_nothing_beside_it(path: Path) -> None:
+def test_new_ledger_is_complete_and_leaves_no_other_files(path: Path) -> None:
     with closing(open_for_writing(path)) as conn:
         modes = {name: conn.execute(f"PRAGMA {name}").fetchone()[0] for name in _MODES}
         tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master")}
@@ -89,7 +89,7 @@ def _cut(path: Path) -> None:
 @pytest.mark.fault("Q04", "Q05")
 @pytest.mark.parametrize("damage", [_garbage, _empty, _other, _flipped, _cut])
 @pytest.mark.parametrize("open_it", [open_for_writing, open_for_reading])
-def test_what_is_no_whole_ledger_is_refused_and_left_as_it_is(
+def test_damaged_ledger_is_refused_and_left_as_it_is(
     damage: object, open_it: object, path: Path
 ) -> None:
     assert callable(damage)
@@ -357,7 +357,7 @@ def test_two_that_create_a_ledger_at_once_share_one(path: Path) -> None:
     assert {file.name.removesuffix("-journal") for file in path.parent.iterdir()} == {path.name}
 
 
-def test_a_directory_is_no_ledger(tmp_path: Path) -> None:
+def test_directory_is_refused_as_a_ledger(tmp_path: Path) -> None:
     for open_it in (open_for_writing, open_for_reading):
         with pytest.raises(LedgerError, match="unable to open"):
             open_it(tmp_path)

@@ -80,7 +80,7 @@ def test_a_done_job_moves_its_price_from_reserved_to_charged(
     assert {row["url"] for row in urls} == {None}, "a signed URL that is not needed is kept"
 
 
-def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:
+def test_budget_counts_reserved_charged_and_uncertain_money(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
     run = start(ledger, batch, max_cost=3 * PRICE + 1)
     jobs = pending_jobs(ledger, batch, after=JobId(0), limit=9)
@@ -140,7 +140,7 @@ def test_the_next_run_pays_the_waste_of_a_killed_one(
     assert open_attempts(ledger, batch) == []
 
 
-def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
+def test_uncertain_job_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=9 * PRICE)
     attempt = send(ledger, run, first(ledger, batch))
@@ -391,7 +391,7 @@ def test_a_spoiled_response_stays_charged(ledger: Ledger) -> None:
     assert due_images(ledger, JobId(1)) == []
 
 
-def test_a_spoiled_response_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
+def test_spoiled_response_is_rebought_within_the_allowance(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=PRICE)
     attempt = pay(ledger, run, first(ledger, batch))

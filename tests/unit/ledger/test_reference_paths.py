@@ -40,7 +40,7 @@ def test_what_is_elsewhere_does_not_move(path: str, tmp_path: Path) -> None:
     assert reference_path(path, tmp_path / "moved") == path
 
 
-def test_a_base_behind_a_link_is_found_without_the_link(tmp_path: Path) -> None:
+def test_base_reached_by_a_link_is_found_without_the_link(tmp_path: Path) -> None:
     shop, link = tmp_path / "shop", tmp_path / "links" / "shop"
     shop.mkdir()
     link.parent.mkdir()

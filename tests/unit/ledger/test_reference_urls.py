@@ -39,7 +39,7 @@ def fetched(url: str = URL, sha256: str = "5e", day: int = 1) -> FetchedUrl:
     )
 
 
-def test_each_address_is_noted_once_with_what_is_known(
+def test_each_url_is_noted_once_with_what_is_known(
     conn: sqlite3.Connection, tmp_path: Path
 ) -> None:
     urls = _kept_before(conn, tmp_path)
@@ -87,9 +87,7 @@ def test_a_copy_that_is_there_is_given_and_not_missing(
     assert urls.missing == 0
 
 
-def test_after_a_run_has_asked_each_address_has_its_problem(
-    conn: sqlite3.Connection, tmp_path: Path
-) -> None:
+def test_each_url_has_its_problem_after_a_run(conn: sqlite3.Connection, tmp_path: Path) -> None:
     urls = NeededUrls(conn, tmp_path)
     urls.find(URL)
     urls.settle([], [(URL, "HTTP 404")])
@@ -98,7 +96,7 @@ def test_after_a_run_has_asked_each_address_has_its_problem(
     assert "was not in the manifest" in late.problem
 
 
-def test_the_newest_content_of_an_address_counts(conn: sqlite3.Connection, tmp_path: Path) -> None:
+def test_newest_content_of_a_url_counts(conn: sqlite3.Connection, tmp_path: Path) -> None:
     other = "https://shop.example/b.jpg"
     _keep(conn, tmp_path, fetched(), fetched(sha256="6f", day=2), fetched(other, "6f", day=3))
     assert fetched_url(conn, URL) == fetched(sha256="6f", day=2)
@@ -114,9 +112,7 @@ def test_a_plan_needs_no_right_to_write(conn: sqlite3.Connection, tmp_path: Path
         assert urls.missing == 1
 
 
-def test_addresses_without_number_are_not_held_in_memory(
-    conn: sqlite3.Connection, tmp_path: Path
-) -> None:
+def test_thousands_of_urls_are_not_held_in_memory(conn: sqlite3.Connection, tmp_path: Path) -> None:
     urls = NeededUrls(conn, tmp_path)
     tracemalloc.start()
     try:

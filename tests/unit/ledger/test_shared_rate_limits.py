@@ -42,7 +42,7 @@ def test_two_runs_of_a_ledger_take_turns(tmp_path: Path) -> None:
         other.close()
 
 
-def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+def test_run_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     conn = open_for_writing(path)
     for _ in range(5):
@@ -83,7 +83,7 @@ async def test_a_long_wait_for_a_place_is_shown() -> None:
     assert waiting == "rate limit, shared by all runs of this key: 40 s"
 
 
-def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
+def test_clock_that_was_set_back_causes_no_wait() -> None:
     with closing(in_memory()) as conn:
         take_place(conn, "k", [(TENTH, 1)], NOW)
         assert take_place(conn, "k", [(TENTH, 1)], NOW - 86_400) == 0.0

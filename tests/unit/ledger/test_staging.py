@@ -54,7 +54,7 @@ def states(ledger: Ledger) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.fault("Q18")
-def test_new_changed_unchanged_and_retired_jobs_are_told_apart(ledger: Ledger) -> None:
+def test_new_changed_unchanged_and_retired_jobs_are_separated(ledger: Ledger) -> None:
     batch = stage(ledger, *map(planned, "abc")).enroll(IDENTITY)
     for key in "abc":
         finish(ledger, key)
@@ -181,7 +181,7 @@ def test_every_job_that_collides_is_listed_in_order(ledger: Ledger) -> None:
     assert [fault.line for fault in caught.value.faults] == [90_001, 90_010, 92_500]
 
 
-def test_a_hundred_collisions_are_told_at_most(ledger: Ledger) -> None:
+def test_at_most_a_hundred_collisions_are_reported(ledger: Ledger) -> None:
     job = planned("a")
     with pytest.raises(ManifestError) as caught:
         stage(ledger, *(changed_job(job, source=f"b.csv:{number}") for number in range(5_000)))
@@ -197,7 +197,7 @@ def test_texts_with_one_hash_are_no_collision(
         stage(ledger, *map(planned, "abc"), changed_job(planned("b"), source="b.csv:9"))
 
 
-def test_collisions_and_the_faults_of_the_plan_are_told_together(ledger: Ledger) -> None:
+def test_collisions_are_reported_with_the_faults_of_the_plan(ledger: Ledger) -> None:
     template = Fault(file="b.yaml", line=3, column=1, path="prompt", message="'titel' is undefined")
 
     def jobs() -> Iterator[PlannedJob]:
@@ -443,7 +443,7 @@ def test_a_job_without_its_reference_image_fails_alone(ledger: Ledger) -> None:
     assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 404")}
 
 
-def test_it_is_asked_for_again_by_itself_once_the_image_is_there(ledger: Ledger) -> None:
+def test_refused_job_is_retried_once_its_reference_is_there(ledger: Ledger) -> None:
     batch = stage(ledger, refused("a"), refused("b")).enroll(IDENTITY)
     staging = stage(ledger, planned("a"), refused("b", reason="reference: u: HTTP 410"))
     assert staging.compare(batch) == {
@@ -454,7 +454,7 @@ def test_it_is_asked_for_again_by_itself_once_the_image_is_there(ledger: Ledger)
     assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 410")}
 
 
-def test_other_failures_are_left_alone_whatever_they_speak_of(ledger: Ledger) -> None:
+def test_other_failures_are_left_alone_despite_their_message(ledger: Ledger) -> None:
     batch = stage(ledger, planned("a")).enroll(IDENTITY)
     reason = "refused: the reference: is too small"
     ledger.conn.execute("UPDATE jobs SET state = 'failed', reason = ?", (reason,))
@@ -483,7 +483,7 @@ def test_a_changed_or_stale_job_that_cannot_be_sent_fails(ledger: Ledger) -> Non
     assert {state for state, _ in reasons(ledger).values()} == {"failed"}
 
 
-def test_a_plan_can_be_staged_anew(ledger: Ledger) -> None:
+def test_plan_can_be_staged_twice(ledger: Ledger) -> None:
     stage(ledger, planned("a")).close()
     staging = Staging(ledger.conn, lambda: NOW)
     staging.fill([planned("b")], price=lambda *_: PRICE, collision_key=collision_key)

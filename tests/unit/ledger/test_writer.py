@@ -149,7 +149,7 @@ async def test_a_link_to_another_place_decides_where_steps_run(
         assert await gather(writer, range(3)) == ["ledger"] * 3
 
 
-async def test_an_interrupt_in_a_quick_step_leaves_nobody_waiting(tmp_path: Path) -> None:
+async def test_interrupt_in_a_quick_step_leaves_no_caller_waiting(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
 
     class Interrupt(BaseException):
@@ -234,7 +234,7 @@ async def test_a_failed_quick_step_is_reported_like_any_other(tmp_path: Path) ->
     assert count(path) == 2, "a step of the same group was lost"
 
 
-async def test_a_step_is_durable_when_its_caller_goes_on(tmp_path: Path) -> None:
+async def test_step_is_durable_when_its_caller_continues(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
         for number in range(5):
@@ -242,7 +242,7 @@ async def test_a_step_is_durable_when_its_caller_goes_on(tmp_path: Path) -> None
             assert count(path) == number + 1
 
 
-async def test_a_step_that_fails_takes_nobody_with_it(tmp_path: Path) -> None:
+async def test_failing_step_does_not_fail_other_steps(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     failures: list[str] = []
 
@@ -332,7 +332,7 @@ async def test_a_caller_is_not_let_go_while_its_step_is_under_way(tmp_path: Path
         assert count(path) == 1
 
 
-async def test_steps_are_written_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
+async def test_steps_are_written_in_the_order_of_their_calls(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     order: list[int] = []
     async with LedgerWriter(path) as writer, anyio.create_task_group() as tasks:

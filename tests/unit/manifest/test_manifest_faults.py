@@ -209,7 +209,7 @@ def test_one_mistake_is_one_fault() -> None:
             assert len(faults_of(text)) == 1, text
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_faults_are_reported_at_once_in_file_order() -> None:
     found = faults_of(
         dedent("""\
         jobs:
@@ -257,7 +257,7 @@ def test_no_trap_is_read_as_text(where: str, trap: str) -> None:
 
 
 @given(st.text("0123456789+-.:_eExobnyftsTNYO ~", min_size=1, max_size=12).map(str.strip))
-def test_whatever_pyyaml_takes_for_no_text_is_no_prompt(text: str) -> None:
+def test_yaml_values_other_than_text_are_not_prompts(text: str) -> None:
     try:
         read = yaml.safe_load(f"jobs:\n- {text}\n")
     except (yaml.YAMLError, ValueError):

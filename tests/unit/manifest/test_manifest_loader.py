@@ -105,7 +105,7 @@ def test_typed_values_stay_typed_in_options_matrix_and_values() -> None:
         ("shop.csv", str),
     ],
 )
-def test_rows_are_told_apart_by_their_keys(rows: str, model: type) -> None:
+def test_kind_of_rows_is_recognized_by_their_keys(rows: str, model: type) -> None:
     assert isinstance(parse(f"rows: {rows}\nprompt: x").manifest.rows, model)
 
 
@@ -159,7 +159,7 @@ def test_a_file_is_loaded_with_its_directory(
 
 
 @pytest.mark.fault("M21")
-def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_paths_other_than_regular_files_are_refused(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     place = tmp_path / "socket"

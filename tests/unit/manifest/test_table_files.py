@@ -141,7 +141,7 @@ def test_legacy_encoding_is_found_with_a_notice(
 
 @pytest.mark.fault("M13")
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_ambiguous_encoding_is_asked_for(write: Write, tmp_path: Path, name: str) -> None:
+def test_ambiguous_encoding_must_be_named(write: Write, tmp_path: Path, name: str) -> None:
     data = ("name\n" + "x\n" * 5000 + "é\n").encode() + b"Espa\xf1a\n"
     write(name, data)
     fault = fault_of(name, tmp_path)

@@ -94,7 +94,7 @@ def test_null_is_false_and_gives_way_to_a_default() -> None:
 @pytest.mark.parametrize(
     "text", ["{{ tags }}", "{{ size }}", "{{ blob }}", "{{ tags | map('upper') }}"]
 )
-def test_what_is_no_text_is_not_printed(text: str) -> None:
+def test_values_other_than_text_are_not_printed(text: str) -> None:
     assert "would be printed" in problem(text)
 
 
@@ -168,7 +168,7 @@ def test_methods_and_filters_work_when_called(text: str, expected: str) -> None:
         ("a color {#ff0000}", "Missing end of comment"),
     ],
 )
-def test_what_cannot_be_is_told(text: str, words: str) -> None:
+def test_impossible_template_is_reported(text: str, words: str) -> None:
     assert words in problem(text)
 
 
@@ -246,6 +246,6 @@ def test_expressions(text: str, expected: bool) -> None:
         ("'a' * 10**10", "grows beyond"),
     ],
 )
-def test_a_wrong_expression_is_told(text: str, words: str) -> None:
+def test_wrong_expression_is_reported(text: str, words: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(words)):
         compile_expression(text).is_true(VALUES)

@@ -37,7 +37,7 @@ def test_most_common_cause_comes_first() -> None:
     assert [(one.word, len(one.prompts)) for one in found] == [("gun", 2), ("naked", 1)]
 
 
-def test_without_its_row_a_prompt_is_told_by_its_words() -> None:
+def test_prompt_without_its_row_is_suspected_by_its_words() -> None:
     (suspect,) = suspects([blocked("1", "a gun on wood")], made=["a mug on wood"])
     assert (suspect.column, suspect.word) == (None, "gun")
 

@@ -87,7 +87,7 @@ TOLD_APART = {f"gateway-{name}": row for name, row in GATEWAY.items()} | {
 @pytest.mark.parametrize(
     ("status", "code", "kind", "outcome"), TOLD_APART.values(), ids=TOLD_APART.keys()
 )
-def test_errors_are_told_apart_by_code_then_type_then_status(
+def test_errors_are_classified_by_code_then_type_then_status(
     status: int, code: object, kind: str, outcome: Outcome
 ) -> None:
     assert answered(status, error(code, kind)).outcome is outcome
@@ -111,7 +111,7 @@ def test_a_refusal_with_a_fee_is_counted_and_never_asked_again(status: int) -> N
     assert not classification.again
 
 
-def test_a_status_that_no_response_ends_with_is_a_doubt() -> None:
+def test_status_that_ends_no_response_is_uncertain() -> None:
     assert answered(101).outcome is Outcome.AMBIGUOUS
 
 

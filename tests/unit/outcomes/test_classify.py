@@ -370,7 +370,7 @@ def test_cut_upload_names_its_size_and_what_to_check() -> None:
     assert cut(Failure.TLS).outcome is Outcome.STOP
 
 
-def test_what_broke_and_how_is_told() -> None:
+def test_failed_exchange_is_described_by_reach_and_failure() -> None:
     def described(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
         classification = classify(
             Exchange(reach=reach, failure=failure, detail="why", status=status), None
@@ -409,13 +409,13 @@ def test_cut_response_counts_as_far_as_trusted(status: int, outcome: Outcome) ->
     assert classify(exchange, response).outcome is outcome
 
 
-def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
+def test_server_error_that_broke_off_is_uncertain() -> None:
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=500, headers={})
     response = read_response(orjson.dumps(error("do_request_failed")), {})
     assert classify(exchange, response).outcome is Outcome.AMBIGUOUS
 
 
-def test_a_task_that_fails_is_told_with_its_own_words() -> None:
+def test_failed_task_keeps_its_own_message() -> None:
     failed = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
     assert (failed.outcome, failed.code, failed.message) == (
         Outcome.BLOCKED,

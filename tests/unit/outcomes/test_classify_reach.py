@@ -56,9 +56,7 @@ def test_how_far_the_request_got_decides_where_no_response_came(
         (429, Outcome.THROTTLED),
     ],
 )
-def test_an_response_that_broke_off_is_a_doubt_unless_it_refused(
-    status: int, outcome: Outcome
-) -> None:
+def test_response_that_broke_off_is_uncertain_unless_refused(status: int, outcome: Outcome) -> None:
     exchange = Exchange(
         reach=Reach.HEADERS,
         failure=Failure.NETWORK,

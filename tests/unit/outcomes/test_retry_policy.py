@@ -67,7 +67,7 @@ def test_where_a_job_goes_without_any_allowance(outcome: Outcome, state: JobStat
     assert following(outcome).state is state
 
 
-def test_what_is_told_of_each_end_of_an_attempt() -> None:
+def test_next_state_for_each_outcome_of_an_attempt() -> None:
     """Whole, for what is forgotten here is asked or paid for once more."""
     wait = following(Outcome.REFUSED).wait_s
     assert following(Outcome.OK) == Next(state=JobState.PAID)
@@ -148,13 +148,13 @@ def test_the_reason_leads_with_the_code_for_reports() -> None:
     assert after.reason == "moderation_blocked: no: never"
 
 
-def test_an_attempt_that_nobody_saw_end_is_a_doubt() -> None:
+def test_attempt_without_a_known_end_is_uncertain() -> None:
     assert following(Outcome.SENDING).state is JobState.UNCERTAIN
     assert following(Outcome.SENDING, max_waste=PRICE).wasted == PRICE
 
 
 @pytest.mark.parametrize("outcome", [Outcome.AMBIGUOUS, Outcome.SPOILED])
-def test_doubt_is_bought_again_once_a_job_within_the_allowance(outcome: Outcome) -> None:
+def test_uncertain_job_is_rebought_once_within_the_allowance(outcome: Outcome) -> None:
     allowed = following(outcome, max_waste=PRICE)
     assert allowed.state is JobState.PENDING
     assert allowed.wasted == PRICE

@@ -60,7 +60,7 @@ def test_any_text_becomes_a_safe_path_that_stays_as_it_is(text: str) -> None:
 @example(f"nul.{EXT_MARK}")
 @example(f"\u200b.{EXT_MARK}")
 @example("a" * 199 + f".{EXT_MARK}")
-def test_any_rendered_path_becomes_a_safe_path_for_a_image(text: str) -> None:
+def test_any_rendered_path_becomes_a_safe_image_path(text: str) -> None:
     try:
         path = output_path(text)
     except NamingError:
@@ -77,7 +77,7 @@ def test_any_rendered_path_becomes_a_safe_path_for_a_image(text: str) -> None:
 )
 @example("CON/a")
 @example("a/lpt1")
-def test_an_ordinary_path_is_no_exception_from_the_rules(text: str) -> None:
+def test_ordinary_path_follows_the_rules(text: str) -> None:
     path = output_path(f"{text}.{EXT_MARK}")
     assert path == safe_path(f"{text}.{EXT_MARK}").replace(EXT_MARK, EXT_PLACEHOLDER)
 
@@ -248,7 +248,7 @@ def test_a_slug_keeps_the_letters_at_its_ends() -> None:
         ("a/b.{ext}.{ext}", 3, "a/b.png-extra-3.png"),
     ],
 )
-def test_images_beyond_the_one_asked_for_are_marked(path: str, rank: int, final: str) -> None:
+def test_images_beyond_the_requested_one_are_marked(path: str, rank: int, final: str) -> None:
     assert final_path(path, "png", rank) == final
 
 
@@ -262,7 +262,7 @@ def test_the_first_copy_has_the_plain_key() -> None:
     | st.lists(st.sampled_from(["con", "NUL.", "com1", "a", "/", "-", ".", "B" * 99])).map("".join),
     st.integers(1, 3),
 )
-def test_a_path_without_its_extension_comes_to_the_same(stem: str, copy: int) -> None:
+def test_path_without_its_extension_has_the_same_result(stem: str, copy: int) -> None:
     try:
         expected = output_path(f"{stem}.{EXT_MARK}", copy)
     except NamingError as error:

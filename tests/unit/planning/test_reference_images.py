@@ -25,7 +25,7 @@ class Noted:
         return self.copy
 
 
-def test_a_file_is_known_by_its_content_and_told_from_its_bytes(tmp_path: Path) -> None:
+def test_file_is_identified_and_recognized_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(rig.image(tmp_path / "a.webp", size=(20, 10)))
     reference = find_reference("photo.jpg", trusted_names(tmp_path), None)
     assert reference.location == str(tmp_path / "photo.jpg")
@@ -51,7 +51,7 @@ def test_what_a_phone_appends_to_a_photo_does_no_harm(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(4), "is cut off"),
     ],
 )
-def test_what_is_no_image_is_named_with_what_would_be_right(
+def test_broken_image_is_reported_with_the_expected_formats(
     content: bytes, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(content)
@@ -93,7 +93,7 @@ def test_a_file_replaced_at_the_same_size_and_time_is_reread(tmp_path: Path) -> 
         ("https://shop.example/\x1b[2J", "shop.example/\ufffd[2J"),
     ],
 )
-def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_path: Path) -> None:
+def test_invalid_url_of_a_reference_is_a_fault(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reference image") as caught:
         find_reference(text, trusted_names(tmp_path), None)
     assert words in str(caught.value)
@@ -101,7 +101,7 @@ def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_pat
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/a.png", "HTTP://Shop.Example/a.png?v=1"])
-def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Path) -> None:
+def test_url_is_its_own_identity_until_it_is_fetched(url: str, tmp_path: Path) -> None:
     for known in (None, Noted(FetchedReference())):
         reference = find_reference(url, trusted_names(tmp_path), known)
         assert (reference.location, reference.identity) == (url, f"address:{url}")
@@ -109,7 +109,7 @@ def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Pa
         assert not reference.refusal
 
 
-def test_a_damaged_copy_refuses_the_job_and_is_no_fault(tmp_path: Path) -> None:
+def test_damaged_copy_refuses_the_job_without_a_fault(tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(rig.image(copy)[:-9])
     known = Noted(FetchedReference(path=copy, sha256="5e"))

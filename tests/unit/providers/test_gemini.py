@@ -77,14 +77,14 @@ async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size:
         {"text": f"data:image/png;base64,{TEXT}"},
     ],
 )
-def test_a_image_is_found_in_each_shape(part: dict[str, Any]) -> None:
+def test_image_is_found_in_each_shape(part: dict[str, Any]) -> None:
     body = response({"text": "Certainly."}, part, finishReason="STOP")
     assert read_response(body, {}).images == (ImageRef(index=0),)
     assert inline_image(body, {}, 0, gemini) == IMAGE
 
 
 @pytest.mark.parametrize("text", [f"![mug]({URL})", f"Look: {URL}", f"<{URL}>"])
-def test_an_address_in_the_text_is_found(text: str) -> None:
+def test_url_in_the_text_is_found(text: str) -> None:
     assert read_response(response({"text": text}), {}).images == (ImageRef(index=0, url=URL),)
 
 
@@ -109,7 +109,7 @@ def test_usage_is_read() -> None:
         ({"error": {"code": "get_channel_failed", "message": "no"}}, "ambiguous", None),
     ],
 )
-def test_an_response_without_a_image_says_why(
+def test_response_without_an_image_says_why(
     document: dict[str, Any], outcome: str, code: str | None
 ) -> None:
     found = classify_document(document)
@@ -117,7 +117,7 @@ def test_an_response_without_a_image_says_why(
     assert code is None or found.code == code
 
 
-def test_geminis_own_errors_are_told_apart() -> None:
+def test_errors_in_the_form_of_gemini_are_classified() -> None:
     error = {"code": 400, "message": "bad", "status": "INVALID_ARGUMENT"}
     found = classify_document({"error": error}, status=400)
     assert (found.outcome, found.billed) == (Outcome.REFUSED, Billed.NO)
@@ -148,7 +148,7 @@ def test_geminis_own_errors_are_told_apart() -> None:
         max_leaves=12,
     ).map(lambda document: json.dumps(document).encode())
 )
-def test_any_bytes_are_an_response(body: bytes) -> None:
+def test_any_bytes_are_a_response(body: bytes) -> None:
     for image in read_response(body, {}).images:
         if image.url is None:
             try:

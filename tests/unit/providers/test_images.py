@@ -242,7 +242,7 @@ LINKED = ImageRef(index=0, url=URL)
         pytest.param([{"url": {"url": URL}}], (), id="a mapping as URL"),
     ],
 )
-def test_the_images_of_an_response(items: list[object], found: tuple[ImageRef, ...]) -> None:
+def test_response_has_its_images(items: list[object], found: tuple[ImageRef, ...]) -> None:
     assert found_images(*items) == found
 
 
@@ -250,7 +250,7 @@ def test_data_may_be_a_single_item() -> None:
     assert read({"data": {"url": URL}}).images == (LINKED,)
 
 
-def test_a_long_address_is_kept_whole() -> None:
+def test_long_url_is_kept_whole() -> None:
     url = "https://images.example/1.png?sig=" + "a" * 6000
     assert found_images({"url": url}) == (ImageRef(index=0, url=url),)
 
@@ -303,17 +303,17 @@ def test_json_text_is_shown() -> None:
         ({"error": {"message": "", "type": "", "param": "", "code": None}}, None),
     ],
 )
-def test_the_error_of_an_response(document: Mapping[str, object], error: ErrorBody | None) -> None:
+def test_response_has_its_error(document: Mapping[str, object], error: ErrorBody | None) -> None:
     assert replace(read(document), text="") == Response(readable=True, error=error)
 
 
-def test_an_error_beside_a_image_does_not_hide_it() -> None:
+def test_error_next_to_an_image_does_not_hide_it() -> None:
     response = read({"data": [{"url": URL}], "error": {"message": "a warning"}})
     assert response.images == (LINKED,)
     assert response.error == ErrorBody(message="a warning")
 
 
-def test_a_code_beside_images_is_no_error() -> None:
+def test_code_next_to_images_is_not_an_error() -> None:
     response = read({"code": "success", "message": "ok", "data": [{"url": URL}]})
     assert response == Response(readable=True, images=(LINKED,))
 
@@ -349,7 +349,7 @@ def test_task_id_of_response_is_read(task: object, found: str | None) -> None:
         (codecs.BOM_UTF8, "", False),
     ],
 )
-def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
+def test_body_other_than_json_is_unreadable(body: bytes, kind: str, html: bool) -> None:
     response = read_response(body, {"content-type": kind})
     assert replace(response, text="") == Response(html=html)
 
@@ -440,12 +440,12 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=300), st.text(max_size=30))
-def test_any_bytes_are_an_response(body: bytes, kind: str) -> None:
+def test_any_bytes_are_a_response(body: bytes, kind: str) -> None:
     assert isinstance(read_response(body, {"content-type": kind}), Response)
 
 
 @given(JSON)
-def test_any_json_is_an_response_whose_images_are_found_again(document: object) -> None:
+def test_any_json_is_a_response_whose_images_are_found_again(document: object) -> None:
     body = json.dumps(document).encode()
     response = read_response(body, {})
     assert response.readable
@@ -481,14 +481,14 @@ def test_base64_is_understood_as_servers_write_it(image: bytes, data: st.DataObj
         assert inline(head + text, "url") == image
 
 
-def test_base64_that_begins_with_slashes_is_no_url() -> None:
+def test_base64_that_begins_with_slashes_is_not_a_url() -> None:
     assert inline("//8A") == b"\xff\xff\x00"
     assert inline("//////8=") == b"\xff\xff\xff\xff\xff"
 
 
 @pytest.mark.fault("B20")
 @pytest.mark.parametrize("text", ["iVBO*", "a", "a===b", "\u00e9", "iVBO\x00", "%3Csvg%3E"])
-def test_what_is_no_base64_is_told(text: str) -> None:
+def test_invalid_base64_is_reported(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         inline(text)
 
@@ -504,7 +504,7 @@ def test_what_is_no_base64_is_told(text: str) -> None:
         ([], 0),
     ],
 )
-def test_a_image_that_is_not_there_is_told(document: object, index: int) -> None:
+def test_missing_image_is_reported(document: object, index: int) -> None:
     with pytest.raises(ValueError, match=f"contains no image {index}"):
         inline_image(json.dumps(document).encode(), {}, index)
 
@@ -549,7 +549,7 @@ EVENING = datetime(2026, 6, 6, 18, tzinfo=UTC)
         ({"se": ""}, None),
     ],
 )
-def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None) -> None:
+def test_signed_url_has_its_end(query: dict[str, str], end: datetime | None) -> None:
     assert expiry_of(f"https://images.example/1.png?{urlencode(query)}") == end
 
 
@@ -560,12 +560,12 @@ def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None)
         st.text(max_size=20),
     ).map(lambda pair: f"https://images.example/?{pair[0]}={pair[1]}")
 )
-def test_any_text_for_an_address_has_an_end_or_none(url: str) -> None:
+def test_any_text_for_a_url_has_an_end_or_none(url: str) -> None:
     end = expiry_of(url)
     assert end is None or end.tzinfo is UTC
 
 
-def test_half_a_surrogate_pair_in_an_address_can_be_written_down() -> None:
+def test_half_a_surrogate_pair_in_a_url_can_be_encoded() -> None:
     response = read_response(b'{"data": [{"url": "https://host/\\ud800.png"}]}', {})
     (image,) = response.images
     assert image.url is not None

@@ -231,7 +231,7 @@ def test_amounts_are_exact_decimals_of_the_text(written: str, micros: int) -> No
         (text(flat("it"), group_ratio={"default": "1"}), "group_ratio"),
     ],
 )
-def test_what_is_no_price_list_is_refused_with_a_reason(body: bytes, message: str) -> None:
+def test_invalid_price_list_is_refused_with_a_reason(body: bytes, message: str) -> None:
     with pytest.raises(PriceListError, match=message):
         read_price_list(body, source="", day=DAY)
 
@@ -295,7 +295,7 @@ def test_every_model_that_is_shipped_has_a_price(profile: Profile) -> None:
     assert profile.price("an unknown model") is None
 
 
-def test_the_address_of_a_price_list_hangs_off_the_root() -> None:
+def test_url_of_a_price_list_is_below_the_root() -> None:
     assert CRAZYROUTER.price_url == "https://cn.crazyrouter.com/api/pricing"
     assert LOCAL.price_url is None
     assert OPENAI.price_url is None

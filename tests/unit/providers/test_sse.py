@@ -46,7 +46,7 @@ def test_the_finished_image_is_found(body: bytes) -> None:
     assert classify_body(body).outcome is Outcome.OK
 
 
-def test_an_address_may_stand_in_for_the_image() -> None:
+def test_url_may_replace_the_image() -> None:
     completed = {"type": "image_generation.completed", "url": "https://images.example/1.png"}
     response = read_response(stream(completed, end=""), STREAM)
     assert response.images == (ImageRef(index=0, url="https://images.example/1.png"),)
@@ -65,7 +65,7 @@ def test_a_stream_without_its_type_is_known_by_its_looks() -> None:
     assert inline_image(body, {}, 0) == IMAGE
 
 
-def test_a_line_of_twelve_megabytes_is_no_trouble() -> None:
+def test_line_of_twelve_megabytes_is_read() -> None:
     data = base64.b64encode(bytes(12_000_000)).decode()
     body = stream({**COMPLETED, "b64_json": data})
     assert len(inline_image(body, STREAM, 0)) == 12_000_000
@@ -92,28 +92,28 @@ def test_a_line_of_twelve_megabytes_is_no_trouble() -> None:
         ({"error": "it broke"}, Outcome.AMBIGUOUS, "error_in_success"),
     ],
 )
-def test_an_error_in_mid_stream_is_told_apart_as_any_other(
+def test_error_in_mid_stream_is_classified_as_any_other(
     event: dict[str, Any], outcome: Outcome, code: str
 ) -> None:
     found = classify_body(stream(PARTIAL, event, end=""))
     assert (found.outcome, found.code) == (outcome, code)
 
 
-def test_a_image_beats_an_error_behind_it() -> None:
+def test_image_takes_precedence_over_a_later_error() -> None:
     assert (
         classify_body(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
     )
 
 
 @pytest.mark.fault("H29")
-def test_a_stream_that_ends_without_its_image_is_a_doubt() -> None:
+def test_stream_that_ends_without_its_image_is_uncertain() -> None:
     for body in (stream(PARTIAL), stream(), b": ping\n\n"):
         found = classify_body(body)
         assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
         assert found.code == "stream_ended"
 
 
-def test_a_stream_cut_at_any_byte_is_a_image_or_a_doubt() -> None:
+def test_stream_cut_at_any_byte_is_an_image_or_uncertain() -> None:
     body = stream(PARTIAL, COMPLETED)
     whole = body.index(TEXT.encode(), body.index(b".completed")) + len(TEXT)
     for end in range(len(body)):
@@ -127,7 +127,7 @@ def test_a_stream_cut_at_any_byte_is_a_image_or_a_doubt() -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"data: {text}".encode()))
-def test_any_bytes_are_an_response(body: bytes) -> None:
+def test_any_bytes_are_a_response(body: bytes) -> None:
     response = read_response(body, STREAM)
     for image in response.images:
         if image.url is None:

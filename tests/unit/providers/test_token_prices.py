@@ -123,11 +123,11 @@ def test_references_and_partial_images_come_on_top() -> None:
         {"output_format": "svg"},
     ],
 )
-def test_what_nobody_can_price_is_unknown(options: dict[str, OptionValue]) -> None:
+def test_options_without_a_price_are_unknown(options: dict[str, OptionValue]) -> None:
     assert price(TWO, options, 0) is None
 
 
-def test_usage_gives_what_an_response_cost() -> None:
+def test_usage_gives_the_cost_of_a_response() -> None:
     details = {"text_tokens": 20, "image_tokens": 512}
     usage = {"output_tokens": 1756, "input_tokens": 532, "input_tokens_details": details}
     assert TWO.cost(usage) == 1756 * 30 + 20 * 5 + 512 * 8
@@ -147,7 +147,7 @@ def test_usage_gives_what_an_response_cost() -> None:
         {"output_tokens": True, "input_tokens": 20},
     ],
 )
-def test_usage_that_counts_nothing_is_no_price(usage: dict[str, object]) -> None:
+def test_usage_without_counts_has_no_price(usage: dict[str, object]) -> None:
     assert TWO.cost(usage) is None
 
 
@@ -164,11 +164,11 @@ def test_any_usage_costs_something_or_is_unknown(usage: dict[str, object]) -> No
 
 
 @given(st.integers(1, 16_384), st.integers(1, 16_384), st.sampled_from([16, 24, 48, 96]))
-def test_a_image_costs_the_same_on_its_side(width: int, height: int, factor: int) -> None:
+def test_image_costs_the_same_on_its_side(width: int, height: int, factor: int) -> None:
     assert output_tokens(factor, width, height) == output_tokens(factor, height, width) >= 0
 
 
-def test_a_price_that_is_no_whole_micro_is_rounded_up() -> None:
+def test_price_with_a_fraction_of_a_micro_is_rounded_up() -> None:
     cached = type(TWO)(
         text_input=Decimal("1.25"),
         image_input=Decimal(2),

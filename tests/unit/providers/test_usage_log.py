@@ -135,7 +135,7 @@ def test_a_log_that_grows_while_it_is_read_is_read_again() -> None:
     assert len(read(provider).charges) == 6
 
 
-def test_a_log_that_never_stands_still_is_no_proof() -> None:
+def test_log_that_changes_during_each_read_is_refused() -> None:
     provider = Provider([row(number) for number in range(5)])
     provider.before_page = lambda asked: provider.rows.insert(0, row(100 + asked))
     with pytest.raises(UsageLogError, match="changed during each of 3 reads"):
@@ -159,9 +159,7 @@ def test_a_log_that_never_stands_still_is_no_proof() -> None:
         (lambda data: data | {"items": [row(0, created_at="2026-11-22 10:00")]}, "timezone"),
     ],
 )
-def test_a_log_that_is_not_whole_is_no_log(
-    change: Callable[[dict[str, Any]], Any], message: str
-) -> None:
+def test_incomplete_log_is_refused(change: Callable[[dict[str, Any]], Any], message: str) -> None:
     provider = Provider([row(number) for number in range(5)])
     provider.changed = change
     with pytest.raises(UsageLogError, match=message if message != "no list" else "response"):
@@ -272,7 +270,7 @@ STRANGE_ROWS = st.builds(
 
 
 @given(st.lists(STRANGE_ROWS, max_size=4), JSON)
-def test_a_strangers_rows_are_charges_or_an_error(rows: list[dict[str, Any]], units: Any) -> None:
+def test_foreign_rows_are_charges_or_an_error(rows: list[dict[str, Any]], units: Any) -> None:
     provider = Provider(rows, quota_per_unit=units)
     with suppress(UsageLogError):
         found = read(provider)
@@ -280,7 +278,7 @@ def test_a_strangers_rows_are_charges_or_an_error(rows: list[dict[str, Any]], un
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_a_strangers_export_is_charges_or_an_error(content: bytes) -> None:
+def test_foreign_export_is_charges_or_an_error(content: bytes) -> None:
     for text in (content, b"created_at,model_name,quota,other\n" + content):
         with suppress(UsageLogError):
             assert read_exported_log(text).charges is not None

@@ -47,7 +47,7 @@ async def test_a_creation_names_at_most_one_image_in_a_list() -> None:
         {"code": "success", "message": "", "data": {"task_id": "a b/1", "status": "queued"}},
     ],
 )
-def test_a_task_is_a_image_that_is_still_to_come(document: dict[str, Any]) -> None:
+def test_task_is_an_image_to_poll_for(document: dict[str, Any]) -> None:
     response = read_response(json.dumps(document).encode(), {})
     assert response.images == (ImageRef(index=0, task="/video/query?id=a%20b%2F1"),)
     classification = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), response)
@@ -66,7 +66,7 @@ def test_a_task_is_a_image_that_is_still_to_come(document: dict[str, Any]) -> No
         (200, {"status": "processing"}, Outcome.SPOILED),
     ],
 )
-def test_a_creation_that_fails_is_told_apart(
+def test_failed_creation_is_classified(
     status: int, document: dict[str, Any], outcome: Outcome
 ) -> None:
     response = read_response(json.dumps(document).encode(), {})
@@ -102,7 +102,7 @@ def test_a_state_is_read_in_each_shape(document: dict[str, Any], state: TaskStat
     "body",
     [b"", b"[]", b"<html>", b'{"data": {"status": "SUCCESS"}}', b'{"code": "x", "message": "y"}'],
 )
-def test_what_tells_no_state_is_no_state(body: bytes) -> None:
+def test_body_without_a_state_raises(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_state(body)
 
@@ -113,7 +113,7 @@ def test_what_tells_no_state_is_no_state(body: bytes) -> None:
         st.none() | st.text() | st.integers() | st.dictionaries(st.text(max_size=6), st.text()),
     )
 )
-def test_any_document_is_an_response_and_a_state_or_none(document: dict[str, Any]) -> None:
+def test_any_document_is_a_response_and_a_state_or_none(document: dict[str, Any]) -> None:
     body = json.dumps(document).encode()
     read_response(body, {})
     try:

@@ -193,7 +193,7 @@ def test_log_amount_counts_and_drift_is_reported() -> None:
 
 
 @pytest.mark.fault("A12")
-def test_a_fee_for_a_refusal_is_no_drift() -> None:
+def test_fee_for_a_refusal_causes_no_drift() -> None:
     fee = replace(NAMED, outcome=Outcome.BLOCKED)
     found = judge([CONTROL, fee], [CONTROL_ROW, row(11, "id-a", amount=5_000)])
     assert [(one.attempt.id, one.amount) for one in found.billed] == [("a", 5_000)]
@@ -268,13 +268,13 @@ def test_no_row_pays_for_two_and_no_attempt_has_two_fates(
     assert {one.attempt.id for one in found.unbilled} <= uncertain
 
 
-def test_a_night_of_doubts_is_settled_in_a_moment() -> None:
+def test_thousands_of_uncertain_attempts_are_settled() -> None:
     attempts = [sent(f"a{n}", n / 100) for n in range(20_000)]
     rows = [row(n / 100 + 1) for n in range(20_000)]
     assert len(judge([CONTROL, *attempts], [CONTROL_ROW, *rows]).billed) == 20_000
 
 
-def test_the_clock_of_the_provider_may_be_behind() -> None:
+def test_clock_of_the_provider_may_be_late() -> None:
     early = A.started_at - CLOCK_SKEW
     charge = replace(row(0), at=early)
     assert found_text(judge([CONTROL, A], [CONTROL_ROW, charge])) == "a billed"

@@ -27,7 +27,7 @@ EMPTY = Environment({})
 # Keys
 
 
-def test_a_key_shows_itself_to_nobody() -> None:
+def test_key_is_in_no_representation() -> None:
     key = Environment({"K": f" {KEY} "}).key("K")
     assert key.reveal() == KEY
     for text in (
@@ -169,7 +169,7 @@ def test_a_price_of_the_manifest_replaces_the_list() -> None:
     assert profile.price("gpt-image-2") == Micros(1_000_000)
 
 
-def test_without_an_address_there_is_no_endpoint() -> None:
+def test_provider_without_a_url_is_refused() -> None:
     with pytest.raises(SettingsError, match="base_url or the name of a built-in"):
         resolve_profile(ProviderSpec(api_key_env="K"), EMPTY)
 
@@ -211,7 +211,7 @@ def test_what_a_variable_brings_in_is_checked_too(field: str, value: str) -> Non
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
     ],
 )
-def test_a_good_address_is_kept_without_its_last_slash(url: str, kept: str) -> None:
+def test_good_url_is_kept_without_its_last_slash(url: str, kept: str) -> None:
     assert check_base_url(url) == kept
 
 
@@ -242,14 +242,14 @@ def test_a_good_address_is_kept_without_its_last_slash(url: str, kept: str) -> N
         ("https://shop.example/v1#secret", "not allowed"),
     ],
 )
-def test_an_address_that_no_key_may_be_sent_to(url: str, message: str) -> None:
+def test_url_that_no_key_may_be_sent_to_is_refused(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         check_base_url(url)
     assert "secret" not in str(caught.value)
 
 
 @given(st.text(max_size=60) | st.text(max_size=40).map("https://{}".format))
-def test_any_text_is_an_address_or_refused(url: str) -> None:
+def test_any_text_is_a_url_or_refused(url: str) -> None:
     try:
         kept = check_base_url(url)
     except ValueError:
@@ -272,7 +272,7 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
         ("", False),
     ],
 )
-def test_loopback_is_told_by_name_and_address(host: str, response: bool) -> None:
+def test_loopback_is_recognized_by_name_and_ip_address(host: str, response: bool) -> None:
     assert is_loopback(host) is response
 
 
