@@ -214,7 +214,7 @@ async def test_batch_take_over_continues_a_run_of_a_dead_host(
     assert len(tuned.bill()) == before, "the response was in the spool"
 
 
-def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
+def test_public_names_are_imported_on_first_use() -> None:
     code = "import sys, batchgen; assert 'pydantic' not in sys.modules; batchgen.Batch"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(hasattr(batchgen, name) for name in batchgen.__all__)

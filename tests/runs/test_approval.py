@@ -204,7 +204,7 @@ def test_refresh_works_while_other_jobs_are_pending(desk: Desk) -> None:
 
 @pytest.mark.fault("XC1")
 @pytest.mark.parametrize("how", ["limit", "kill"])
-def test_interrupted_refresh_goes_on_and_renews_once(how: str, desk: Desk) -> None:
+def test_interrupted_refresh_continues_and_regenerates_once(how: str, desk: Desk) -> None:
     desk.run()
     desk.renewed = set("abc")
     if how == "limit":
@@ -219,7 +219,7 @@ def test_interrupted_refresh_goes_on_and_renews_once(how: str, desk: Desk) -> No
 
 
 @pytest.mark.fault("XC1")
-def test_plain_run_goes_on_with_an_interrupted_refresh(desk: Desk) -> None:
+def test_plain_run_continues_an_interrupted_refresh(desk: Desk) -> None:
     desk.run()
     desk.renewed = set("abc")
     desk.run(refresh="always", limit=1)
@@ -259,7 +259,7 @@ def test_charged_failure_is_left_alone(desk: Desk) -> None:
 
 
 @pytest.mark.fault("XF1")
-def test_limit_is_what_the_budget_is_held_against(desk: Desk) -> None:
+def test_budget_is_compared_with_the_limited_estimate(desk: Desk) -> None:
     found = desk.plan(limit=1).estimate
     assert (found.requests, found.due, found.cost) == (1, 3, PRICE)
     assert desk.run(limit=1, max_cost="0.04").requested == ["a"]

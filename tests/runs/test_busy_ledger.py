@@ -218,7 +218,7 @@ def test_a_run_gives_up_after_the_wait_that_is_set(tmp_path: Path) -> None:
         rig.judge(tmp_path, endpoint.bill(), finished=True)
 
 
-def test_a_wait_that_is_no_number_is_refused(tmp_path: Path) -> None:
+def test_ledger_wait_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     for written in ("soon", "-1", "inf", "nan"):
         refused = rig.batchgen(
             "status", cwd=tmp_path, env={"BATCHGEN_LEDGER_WAIT": written}, code=2

@@ -66,7 +66,7 @@ def listing(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_plan_tells_jobs_and_cost_and_writes_nothing(done: Path) -> None:
+def test_plan_reports_jobs_and_cost_and_writes_nothing(done: Path) -> None:
     before = listing(done)
     planned = rig.batchgen("plan", "batch.yaml", cwd=done)
     assert "2  done and unchanged" in planned.stdout
@@ -87,7 +87,7 @@ def test_a_plan_needs_neither_ledger_nor_key(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["prompts.yaml"]
 
 
-def test_a_check_tells_all_faults_at_once_with_their_places(tmp_path: Path) -> None:
+def test_check_reports_all_faults_at_once_with_their_places(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("sku,title\n1,Mug\n2,\n", encoding="utf-8")
     path = tmp_path / "m.yaml"
     path.write_text(

@@ -189,7 +189,7 @@ def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 
 
-def test_a_image_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
+def test_image_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     pay(ledger, start(ledger, batch), first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
@@ -264,7 +264,7 @@ def cost(directory: Path, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.parametrize("by", CostBy)
-def test_charged_and_maybe_come_to_the_bill_of_the_endpoint(
+def test_charged_and_maybe_add_up_to_the_bill_of_the_endpoint(
     lossy_run: tuple[Path, list[dict[str, Any]]], by: CostBy
 ) -> None:
     directory, bill = lossy_run
@@ -285,7 +285,7 @@ def micros(text: str) -> int:
     return int(whole + decimals)
 
 
-def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
+def test_csv_has_the_rows_and_the_groups_as_requested(
     lossy_run: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     directory, bill = lossy_run
@@ -332,7 +332,7 @@ def test_days_without_a_request_say_so(lossy_run: tuple[Path, list[dict[str, Any
         (["unknown"], "no batch 'unknown'"),
     ],
 )
-def test_what_nobody_knows_is_a_usage_error(
+def test_unknown_argument_of_cost_is_a_usage_error(
     lossy_run: tuple[Path, list[dict[str, Any]]], arguments: list[str], message: str
 ) -> None:
     done = rig.batchgen("cost", *arguments, cwd=lossy_run[0], code=2)

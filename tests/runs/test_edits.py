@@ -121,9 +121,7 @@ def test_reference_files_urls_and_mask_arrive_in_order(
     }
 
 
-def test_a_mask_may_have_an_address_as_well(
-    served: rig.Endpoint, photos: Shop, tmp_path: Path
-) -> None:
+def test_mask_may_have_a_url(served: rig.Endpoint, photos: Shop, tmp_path: Path) -> None:
     photos.images["/mask.png"] = rig.mask(tmp_path / "mask.png")
     photos.images["/opaque.png"] = photos.images["/red.png"]
     extra = (
@@ -204,7 +202,7 @@ def test_dead_url_fails_its_job_for_free_until_it_works(
     rig.judge(tmp_path, served.bill()[before:], finished=True)
 
 
-def test_an_earlier_copy_stands_in_for_an_address_that_died(
+def test_earlier_copy_replaces_a_url_that_fails(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)
@@ -233,7 +231,7 @@ def test_done_job_stays_done_without_its_reference_photo(
     assert rig.status(tmp_path)["jobs"]["done"] == 3
 
 
-def test_plan_and_check_ask_nobody_and_say_what_they_do_not_know(
+def test_plan_and_check_send_nothing_and_report_unknown_images(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)
@@ -255,7 +253,7 @@ def test_plan_and_check_ask_nobody_and_say_what_they_do_not_know(
     assert photos.asked == []
 
 
-def test_an_address_of_two_manifests_is_asked_once_a_run(
+def test_url_of_two_manifests_is_requested_once_a_run(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)

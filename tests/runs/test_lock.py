@@ -186,7 +186,7 @@ def test_locking_makes_the_directory_and_not_the_ledger(tmp_path: Path) -> None:
         assert lock.stat().st_size == 0
 
 
-def test_a_place_where_no_lock_can_be_is_told_and_not_a_bug(tmp_path: Path) -> None:
+def test_place_without_a_possible_lock_is_a_ledger_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     place = tmp_path / "file" / "batchgen.db"
     with pytest.raises(LedgerError, match="lock can't be made"), batch_lock(place, "catalog"):

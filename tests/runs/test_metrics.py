@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.support import rig
 
 
-def test_a_monitor_reads_what_status_tells(tmp_path: Path) -> None:
+def test_monitor_reads_the_metrics_of_status(tmp_path: Path) -> None:
     began = time.time()
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         for name, prompts in (("one", ["a", "b"]), ('the "other"', ["a forbidden-word"])):

@@ -224,7 +224,7 @@ def other(directory: Path, base_url: str, more: str = "") -> Path:
         ("", (), "the budget of a day"),
     ],
 )
-def test_an_unknown_price_is_refused_beside_a_budget(
+def test_unknown_price_is_refused_with_a_budget(
     more: str, flags: tuple[str, ...], bound: str, tmp_path: Path
 ) -> None:
     path = other(tmp_path, "http://127.0.0.1:9/v1", more)

@@ -88,12 +88,12 @@ def test_a_service_of_apprise_gets_it_as_text(service: Service) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "/start", "/fail"])
-def test_a_health_check_is_asked_below_its_address(suffix: str, service: Service) -> None:
+def test_health_check_is_requested_below_its_url(suffix: str, service: Service) -> None:
     assert ping(f"{service.url}/?rid=1", suffix) is None
     assert service.asked == [("GET", f"/{SECRET}{suffix}?rid=1", b"")]
 
 
-def test_no_log_has_the_address(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_has_the_url(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert notify(Webhook(url=service.url), NOTICE) is None
     assert ping(service.url) is None
@@ -101,7 +101,7 @@ def test_no_log_has_the_address(service: Service, caplog: pytest.LogCaptureFixtu
 
 
 @OLD_IMPORTS
-def test_a_fault_is_told_without_the_address(service: Service, tmp_path: Path) -> None:
+def test_failed_notification_is_reported_without_the_url(service: Service, tmp_path: Path) -> None:
     service.status = 500
     unreachable = f"http://127.0.0.1:9/{SECRET}"
     shown = [
@@ -130,7 +130,7 @@ def finishing(directory: Path, base_url: str, prompts: list[str]) -> Path:
     return rig.manifest(directory, base_url, prompts, extra=extra)
 
 
-def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Path) -> None:
+def test_run_notifies_how_it_ended_without_the_url(service: Service, tmp_path: Path) -> None:
     env = {"CHECK": service.url, "HOOK": f"{service.url}/hook"}
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = finishing(tmp_path, served.base_url, ["a mug"])
@@ -158,7 +158,7 @@ def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Pa
     assert SECRET.encode() not in (tmp_path / "batchgen.db").read_bytes()
 
 
-def test_a_run_that_never_began_is_told_of_too(service: Service, tmp_path: Path) -> None:
+def test_run_that_never_began_is_notified_too(service: Service, tmp_path: Path) -> None:
     env = {"CHECK": service.url, "HOOK": f"{service.url}/hook"}
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = finishing(tmp_path, served.base_url, ["a mug"])
@@ -177,7 +177,7 @@ def test_a_run_that_never_began_is_told_of_too(service: Service, tmp_path: Path)
         ("{webhook: '${NOT_SET}'}", "NOT_SET is not set"),
     ],
 )
-def test_a_wrong_notifier_is_told_before_anything_is_sent(
+def test_wrong_notifier_is_reported_before_anything_is_sent(
     spec: str, message: str, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, "http://127.0.0.1:9/v1", ["a"], extra=f"on_finish: [{spec}]\n")

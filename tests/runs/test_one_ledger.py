@@ -252,7 +252,7 @@ def _move_owner_to_another_host(db: Path) -> None:
 
 
 @pytest.mark.fault("XA12")
-def test_a_run_of_another_host_is_taken_over_only_if_told(
+def test_run_of_another_host_is_taken_over_only_on_request(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"], limits=ONCE)
@@ -341,7 +341,7 @@ def test_a_live_run_keeps_its_open_attempts(tmp_path: Path, here: Here) -> None:
         assert len(open_attempts(ledger, batch)) == 1
 
 
-def test_an_ended_run_is_no_obstacle(tmp_path: Path, here: Here) -> None:
+def test_ended_run_does_not_block_the_next(tmp_path: Path, here: Here) -> None:
     with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
         ledger = Ledger(conn)
         enroll(ledger, [planned(0)])

@@ -45,7 +45,7 @@ LEAST = Micros(30_000)
         (OPENAI, "gpt-image-2", {"size": "1024x1024"}, 6_880, 211_720, ("quality", "high", "low")),
     ],
 )
-def test_an_open_option_has_a_cheapest_and_a_dearest_price(
+def test_open_option_has_a_lowest_and_a_highest_price(
     profile: Profile,
     model: str,
     options: dict[str, OptionValue],
@@ -96,7 +96,7 @@ def test_the_cheapest_is_charged_and_the_rest_possible(ledger: Ledger) -> None:
 
 
 @pytest.mark.fault("XB3")
-def test_nothing_of_unknown_price_is_reserved_beside_a_budget(ledger: Ledger) -> None:
+def test_unknown_price_is_not_reserved_with_a_budget(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     job, unknown = first(ledger, batch), PriceTerms(is_known=False)
     bounded = start_run(

@@ -76,7 +76,7 @@ def test_image_is_saved_as_what_it_is(kind: str, place: str, tmp_path: Path) -> 
     assert "as they were saved" in rig.batchgen("verify", "batch", cwd=tmp_path).stdout
 
 
-def test_requested_format_is_no_warning(tmp_path: Path) -> None:
+def test_requested_format_causes_no_warning(tmp_path: Path) -> None:
     with scripted() as script:
         script.response({"b64_json": encoded(IMAGES["gif"])})
         shown = run(tmp_path, script, options="{output_format: gif}", extra="rules: warn\n")

@@ -38,7 +38,7 @@ def read_until(handle: int, end: bytes) -> bytes:
     return data
 
 
-def test_nobody_waits_for_a_reader_and_it_is_told_what_it_missed(pipe: tuple[int, int]) -> None:
+def test_outlet_never_waits_and_reports_what_the_reader_missed(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     with open(writing, "w", encoding="utf-8", closefd=False) as stream:
         outlet = Outlet(stream, output, held=3)

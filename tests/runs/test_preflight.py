@@ -50,7 +50,7 @@ def test_a_disk_without_room_is_found_before_anything_is_sent(
         check_space(tmp_path / "not" / "there" / "yet", 8)
 
 
-def test_unusable_bucket_of_a_reference_is_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_unusable_bucket_of_a_reference_is_reported(served: rig.Endpoint, tmp_path: Path) -> None:
     extra = "images: ['s3://shop/mug.png']\n"
     path = rig.manifest(tmp_path, served.base_url, ["one", "two"], extra=extra)
     sent = served.judge("stats")["posts"]

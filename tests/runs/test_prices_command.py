@@ -97,7 +97,7 @@ class NoPriceList(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_run_whose_list_cannot_be_had_says_so_and_goes_on(tmp_path: Path) -> None:
+def test_run_without_a_price_list_warns_and_continues(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), NoPriceList) as server:
         Thread(target=server.serve_forever).start()
         try:
@@ -234,7 +234,7 @@ def test_models_reports_a_refused_key_without_showing_it(
     assert "set MY_KEY in the environment" in done.stderr
 
 
-def test_models_of_the_embedded_endpoint_leave_nothing_behind(tmp_path: Path) -> None:
+def test_models_of_the_local_endpoint_leave_no_files(tmp_path: Path) -> None:
     done = rig.batchgen("models", "--provider", "local", cwd=tmp_path)
     assert "  gpt-image-2" in done.stdout.splitlines()[1:]
     assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ def test_the_what_if_is_that_of_the_guides_calculator(
     again=st.integers(0, 100),
     accepted=st.integers(1, 100),
 )
-def test_an_accepted_image_never_costs_less_than_a_image(
+def test_accepted_image_never_costs_less_than_an_image(
     images: int, each: int, again: int, accepted: int
 ) -> None:
     found = what_if(
@@ -73,7 +73,7 @@ def test_an_accepted_image_never_costs_less_than_a_image(
         (120, Pace(concurrency=8, per_minute=None, latency_s=None), None),
     ],
 )
-def test_time_is_told_by_the_slower_of_rate_and_latency(
+def test_expected_time_follows_the_slower_of_rate_and_latency(
     requests: int, pace: Pace, seconds: float | None
 ) -> None:
     assert pace.expected_s(requests) == seconds
@@ -85,7 +85,7 @@ def test_a_share_is_read(text: str, percent: int | str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "101%", "nan", "1e9"])
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_invalid_percentage_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="percentage"):
         parse_percent(text)
 
@@ -97,7 +97,7 @@ def plan(directory: Path, path: Path, *options: str) -> dict[str, Any]:
     return found
 
 
-def test_a_plan_tells_money_time_and_what_if(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_plan_reports_money_time_and_what_if(served: rig.Endpoint, tmp_path: Path) -> None:
     limits = "{concurrency: 4, requests_per_minute: 60, max_cost: 1.00}"
     path = rig.manifest(tmp_path, served.base_url, ["a", "b", "c", "d", "e", "f"], limits=limits)
     found = plan(tmp_path, path, "--again", "10%", "--accepted", "50%")
@@ -160,7 +160,7 @@ def test_the_ledgers_budgets_hold_across_batches(
     assert rig.status(tmp_path, "second")["jobs"]["done"] == 4
 
 
-def test_what_is_no_limit_is_refused(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_invalid_limit_is_refused(served: rig.Endpoint, tmp_path: Path) -> None:
     rig.batchgen("run", rig.manifest(tmp_path, served.base_url, ["a"]), cwd=tmp_path)
     refused = rig.batchgen("budget", "--day", "lots", cwd=tmp_path, code=2)
     assert "--day: 'lots' is not an amount in dollars" in refused.stderr
@@ -221,7 +221,7 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, response: bool) -> N
 
 
 @pytest.mark.fault("P14")
-def test_nobody_is_asked_without_a_terminal() -> None:
+def test_no_question_is_asked_without_a_terminal() -> None:
     code = (
         "from batchgen.console.terminal import TerminalPresenter;"
         "print(TerminalPresenter().confirm('x?'))"

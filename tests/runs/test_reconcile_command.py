@@ -111,7 +111,7 @@ def test_lost_responses_without_a_charge_are_pending_again(tmp_path: Path) -> No
         rig.judge(tmp_path, endpoint.bill(), finished=True)
 
 
-def test_what_nothing_tells_apart_is_left_open(tmp_path: Path) -> None:
+def test_indistinguishable_requests_stay_unproven(tmp_path: Path) -> None:
     switches = ("--bill-drop", "0.2", "--break", "0.2", "--seed", "5")
     with rig.endpoint(tmp_path / "endpoint", "--fast-images", *switches) as endpoint:
         run(tmp_path, endpoint)
@@ -127,7 +127,7 @@ def test_what_nothing_tells_apart_is_left_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("A09")
-def test_a_log_that_is_no_success_changes_nothing(flaky: rig.Endpoint, tmp_path: Path) -> None:
+def test_refused_log_changes_nothing(flaky: rig.Endpoint, tmp_path: Path) -> None:
     run(tmp_path, flaky)
     before = rig.status(tmp_path)
     flaky.judge("log", {"refuse": True})
@@ -151,7 +151,7 @@ def test_pages_double_and_late_rows_change_no_result(flaky: rig.Endpoint, tmp_pa
 
 
 @pytest.mark.fault("A08")
-def test_foreign_charges_are_raised_and_told_from_lost_responses(
+def test_foreign_charges_are_reported_apart_from_lost_responses(
     flaky: rig.Endpoint, tmp_path: Path
 ) -> None:
     run(tmp_path, flaky)

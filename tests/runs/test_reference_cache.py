@@ -77,7 +77,7 @@ def name_of(photo: bytes) -> str:
     return f"{sha256(photo).hexdigest()}.jpg"
 
 
-async def test_addresses_of_one_image_share_its_file(cache: Rig, photo: bytes) -> None:
+async def test_urls_of_one_image_share_its_file(cache: Rig, photo: bytes) -> None:
     async with wire.serve(wire.answering(wire.response(photo))) as server:
         urls = [f"{server.url}/{name}" for name in ("a.jpg", "b.png?v=1", "c")]
         assert await cache.bring(urls) == Fetched(fetched=3)
@@ -125,7 +125,7 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
         (wire.response(b"x", Content_Encoding="gzip"), "no reference image: data beginning 'x'"),
     ],
 )
-async def test_what_an_address_gives_instead_of_a_image_is_its_problem(
+async def test_response_without_an_image_is_the_problem_of_the_url(
     response: bytes, words: str, cache: Rig
 ) -> None:
     async with wire.serve(wire.answering(response)) as server:
@@ -136,7 +136,7 @@ async def test_what_an_address_gives_instead_of_a_image_is_its_problem(
     assert cache.files() == set()
 
 
-async def test_an_earlier_copy_is_kept_beside_the_problem(cache: Rig, photo: bytes) -> None:
+async def test_earlier_copy_is_kept_with_the_problem(cache: Rig, photo: bytes) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
         page = wire.response(b"<html>moved")

@@ -49,7 +49,7 @@ FORMS = {
 
 @pytest.mark.fault("B19", "B21", "N30")
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_an_inline_image_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
+def test_inline_image_is_saved_in_any_form(form: dict[str, Any], tmp_path: Path) -> None:
     with scripted() as script:
         script.response(form)
         run(tmp_path, script)
@@ -177,7 +177,7 @@ def test_url_next_to_an_empty_b64_json_is_fetched_keyless(tmp_path: Path) -> Non
 
 
 @pytest.mark.fault("B07")
-def test_more_images_than_asked_for_are_all_kept(tmp_path: Path) -> None:
+def test_more_images_than_requested_are_all_kept(tmp_path: Path) -> None:
     others = [image("green"), image("blue")]
     with scripted() as script:
         script.files["two.png"] = others[0]
@@ -209,7 +209,7 @@ def test_the_ending_is_that_of_the_true_format(
 
 
 @pytest.mark.fault("B24")
-def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
+def test_another_size_than_requested_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
     with scripted() as script:
         script.response({"b64_json": encoded(RED)})
         output = run(tmp_path, script, options="{size: 1024x1024}")
@@ -303,7 +303,7 @@ UNCERTAIN = {
 
 @pytest.mark.fault("B01", "B03", "H22", "H25", "H31")
 @pytest.mark.parametrize("reply", UNCERTAIN.values(), ids=UNCERTAIN.keys())
-def test_an_response_that_cannot_be_trusted_is_a_doubt(
+def test_response_that_cannot_be_trusted_is_uncertain(
     reply: tuple[int, bytes], tmp_path: Path
 ) -> None:
     with scripted() as script:

@@ -66,9 +66,7 @@ def test_a_rollback_takes_those_that_are_chosen(served: rig.Endpoint, tmp_path: 
     assert [image(tmp_path, f"job-00{n}.png") for n in (0, 1)] == old
 
 
-def test_a_image_of_another_format_takes_its_place_back(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_image_of_another_format_takes_its_place_back(served: rig.Endpoint, tmp_path: Path) -> None:
     make(served, tmp_path, "a", options="{output_format: png}")
     old = image(tmp_path)
     make(served, tmp_path, "a", options="{output_format: webp}")

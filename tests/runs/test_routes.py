@@ -88,7 +88,7 @@ def test_stream_cut_after_its_image_loses_nothing(script: Scripted, tmp_path: Pa
     assert not rig.spooled(tmp_path)
 
 
-def test_a_stream_that_breaks_off_before_its_image_is_a_doubt(
+def test_stream_that_breaks_off_before_its_image_is_uncertain(
     script: Scripted, tmp_path: Path
 ) -> None:
     event_stream(script, PARTIAL, {**COMPLETED, "b64_json": encoded(RED)})
@@ -130,7 +130,7 @@ def state(status: str, **fields: str) -> dict[str, Any]:
 
 
 @pytest.mark.fault("H30")
-def test_a_video_is_asked_for_until_it_is_made(script: Scripted, tmp_path: Path) -> None:
+def test_video_is_polled_until_it_is_made(script: Scripted, tmp_path: Path) -> None:
     made = state("SUCCESS", artifact_url=script.url("1.mp4"))
     states(script, state("queued"), state("processing"), state("processing"), made)
     script.files["1.mp4"] = VIDEO
@@ -210,7 +210,7 @@ def test_an_unknown_task_is_named(script: Scripted, tmp_path: Path) -> None:
     assert rig.status(tmp_path)["cost"]["charged"] == "0.037700"
 
 
-def test_a_cut_video_is_no_video(script: Scripted, tmp_path: Path) -> None:
+def test_cut_video_is_not_saved(script: Scripted, tmp_path: Path) -> None:
     states(script, state("SUCCESS", url=script.url("1.mp4")))
     script.files["1.mp4"] = VIDEO[:-10]
     path = manifest(tmp_path, script, model="veo-3.1", options="{duration: 8}")

@@ -91,7 +91,7 @@ def test_invalid_size_is_reported_with_rule_and_nearest_value(
 
 
 @pytest.mark.parametrize("size", ["large", "", "1024", 1024, True, 1.5, "16:9", "x" * 1000])
-def test_what_is_no_size_is_shown_how_to_be_written(size: OptionValue) -> None:
+def test_invalid_size_is_reported_with_an_example(size: OptionValue) -> None:
     (message,) = messages(GPT_IMAGE_2, {"size": size})
     assert message.endswith("write it like 1024x1024")
     assert len(message) < 300
@@ -233,7 +233,7 @@ def test_moderation_is_for_generations_only() -> None:
     assert "not supported with reference images" in message
 
 
-def test_all_faults_are_told_at_once_and_each_names_its_option() -> None:
+def test_all_faults_are_reported_at_once_with_their_options() -> None:
     options: Options = {"size": "1x1", "quality": "x", "output_compression": 5, "stile": "y"}
     places = [fault.place for fault in faults_of(GPT_IMAGE_2, options, 17)]
     assert places == [
@@ -300,7 +300,7 @@ def is_refused(options: Options) -> bool:
     ),
     st.integers(0, 10_000),
 )
-def test_whatever_a_manifest_says_is_judged(
+def test_any_options_of_a_manifest_are_judged(
     options: dict[str, OptionValue], references: int
 ) -> None:
     for profile in PROFILES.values():
@@ -550,7 +550,7 @@ def test_with_rules_that_warn_the_endpoint_has_the_last_word(tmp_path: Path) -> 
     assert "1 of 3 jobs done" in done.stdout
 
 
-def test_a_model_that_nobody_knows_is_one_warning(tmp_path: Path) -> None:
+def test_unknown_model_is_one_warning(tmp_path: Path) -> None:
     written(
         tmp_path,
         "provider: {base_url: 'https://images.example/v1', price: 0.05}\n"

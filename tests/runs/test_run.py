@@ -60,7 +60,7 @@ def test_only_a_changed_prompt_is_regenerated(served: rig.Endpoint, tmp_path: Pa
     assert rig.status(tmp_path)["images"] == {"saved": 3, "unpublished": waiting}
 
 
-def test_another_format_leaves_no_stale_image_behind(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_another_format_leaves_no_stale_image(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     rig.batchgen("run", path, cwd=tmp_path)
     webp = "{size: 1024x640, output_format: webp}"
@@ -85,9 +85,7 @@ def test_key_that_left_the_manifest_is_retired_with_its_image(
     assert (tmp_path / "out/batch/job-001.png").exists()
 
 
-def test_images_of_another_provider_are_replaced_only_when_told(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_images_of_another_provider_need_overwrite(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     rig.batchgen("run", path, cwd=tmp_path)
     text = path.read_text(encoding="utf-8")
@@ -156,7 +154,9 @@ def bought(served: rig.Endpoint, *arguments: str | Path, cwd: Path, code: int = 
     return posts
 
 
-def test_refresh_and_since_make_anew_what_was_chosen(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_refresh_and_since_regenerate_the_selected_images(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
     assert bought(served, path, cwd=tmp_path) == 3
     assert bought(served, path, "--refresh", "30d", cwd=tmp_path) == 0
@@ -181,7 +181,7 @@ def test_interrupted_refresh_continues_where_it_stopped(
     assert bought(served, path, cwd=tmp_path) == 6, "the next renewal"
 
 
-def test_resume_goes_on_without_the_manifest_file(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_resume_continues_without_the_manifest_file(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, PROMPTS[:5])
     rig.batchgen("run", path, "--limit", "2", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["pending"] == 3
@@ -331,7 +331,7 @@ def test_the_first_signal_lets_what_is_in_flight_finish(
 
 
 @pytest.mark.fault("P02")
-def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) -> None:
+def test_second_signal_ends_at_once_and_names_uncertain_jobs(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--latency", "30") as slow:
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS, limits="{concurrency: 4}")
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
@@ -368,7 +368,7 @@ def test_a_rate_limit_is_waited_for_by_everybody(tmp_path: Path) -> None:
         rig.judge(tmp_path, limited.bill(), finished=True)
 
 
-def test_doubt_is_bought_again_within_the_allowance_only(tmp_path: Path) -> None:
+def test_uncertain_job_is_rebought_within_the_allowance_only(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--bill-drop", "0.4", "--seed", "5") as dropping:
         path = rig.manifest(
             tmp_path, dropping.base_url, PROMPTS, limits='{concurrency: 4, max_waste: "0"}'
@@ -408,7 +408,7 @@ def test_changed_reference_image_is_regenerated(served: rig.Endpoint, tmp_path: 
     ("flags", "message"),
     [(["--max-cost", "abc"], "--max-cost: 'abc'"), (["--max-waste", "200%"], "--max-waste")],
 )
-def test_a_wrong_amount_is_told_before_anything_is_planned(
+def test_wrong_amount_is_reported_before_anything_is_planned(
     flags: list[str], message: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
@@ -437,7 +437,7 @@ def test_first_run_without_approval_leaves_no_ledger(
     assert served.judge("stats")["posts"] == posts
 
 
-def test_a_missing_key_is_told_before_anything_is_planned(tmp_path: Path) -> None:
+def test_missing_key_is_reported_before_anything_is_planned(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("jobs: [a mug]\n", encoding="utf-8")
     refused = rig.batchgen("run", path, cwd=tmp_path, code=2)

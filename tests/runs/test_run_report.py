@@ -25,7 +25,7 @@ def morning_of(ledger: Ledger, run: int | None = None) -> Morning:
     return Morning(report=run_report(ledger.conn, name, run), suspects=(), next_step="look")
 
 
-def test_failures_are_told_by_reason_with_the_lines_to_mend(ledger: Ledger) -> None:
+def test_failures_are_reported_by_reason_with_the_lines_to_fix(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(number) for number in range(3)])
     run = start(ledger, batch)
     for _ in range(3):
@@ -53,7 +53,7 @@ def test_older_run_reports_its_own_jobs_newest_run_all(
     assert morning_of(ledger).report.failed[0].jobs == 2
 
 
-def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) -> None:
+def test_uncertain_job_is_reported_with_its_price_and_attempt(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=Micros(0))
     attempt = send(ledger, run, first(ledger, batch))
@@ -66,7 +66,7 @@ def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) ->
     assert morning.report.run.maybe == PRICE
 
 
-def test_a_run_is_held_against_the_one_before(ledger: Ledger) -> None:
+def test_run_is_compared_with_the_one_before(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     before = start(ledger, batch)
     newest = start(ledger, batch)
@@ -77,7 +77,7 @@ def test_a_run_is_held_against_the_one_before(ledger: Ledger) -> None:
     assert morning_of(ledger, before).report.before is None
 
 
-def test_a_run_of_another_batch_is_none_of_this_one(ledger: Ledger) -> None:
+def test_missing_run_of_a_batch_is_an_error(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     with pytest.raises(UnknownBatchError, match="no run yet"):
         morning_of(ledger)

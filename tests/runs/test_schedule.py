@@ -32,7 +32,7 @@ def test_a_deadline_is_the_next_such_time(text: str, moment: datetime) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "six", "24:00", "06:60", "2026-13-01", "2026-11-23T01:00"])
-def test_what_is_no_time_to_come_is_refused(text: str) -> None:
+def test_invalid_or_past_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a valid time|time is in the past"):
         deadline_of(text, NOW)
 

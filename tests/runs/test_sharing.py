@@ -275,7 +275,7 @@ def test_unfinished_recovery_of_a_leader_serves_all(tmp_path: Path) -> None:
         rig.judge(tmp_path, local.bill(), finished=True)
 
 
-def test_shared_copy_is_no_proof_of_the_provider(tmp_path: Path) -> None:
+def test_shared_copy_proves_nothing_about_the_provider(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "bill") as local:
         path = rig.manifest(tmp_path, local.base_url, ["a mug"])
         rig.batchgen("run", path, cwd=tmp_path)

@@ -15,7 +15,9 @@ BOTH = "output: {sidecar: true, metadata: true}\n"
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_a_image_says_what_it_is(output_format: str, served: rig.Endpoint, tmp_path: Path) -> None:
+def test_image_contains_its_description(
+    output_format: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
     before = len(served.bill())
     options = f"{{size: 1024x640, output_format: {output_format}}}"
     path = rig.manifest(tmp_path, served.base_url, ["a mug"], options=options, extra=BOTH)
@@ -69,7 +71,7 @@ def test_a_sidecar_follows_its_image(served: rig.Endpoint, tmp_path: Path) -> No
     assert names == ["job-000.json", "job-000.png"]
 
 
-def test_a_file_of_somebody_elses_is_no_sidecar(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_foreign_file_at_the_sidecar_path_is_kept(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
     taken = tmp_path / "out/batch/job-000.json"
     taken.parent.mkdir(parents=True)

@@ -84,7 +84,7 @@ FAULTS: dict[str, tuple[tuple[str, str, str], str, bool]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_system_that_fails_is_told_as_it_is_billed(
+def test_failing_system_is_reported_as_it_is_billed(
     fault: str, tuned: rig.Endpoint, tmp_path: Path
 ) -> None:
     system, state, billed = FAULTS[fault]

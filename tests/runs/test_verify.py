@@ -59,7 +59,7 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
 
 
 @pytest.mark.fault("D16")
-def test_a_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
+def test_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "b64_json") as inline:
         path = rig.manifest(tmp_path, inline.base_url, ["one"])
         rig.batchgen("run", path, cwd=tmp_path)

@@ -77,7 +77,7 @@ def test_a_diff_holds_all_that_came_and_went(before: str, after: str) -> None:
     )
 
 
-def test_a_person_is_told_why(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_plan_reports_why_a_job_runs(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["a red mug", "a forbidden-word"])
 
     def why(key: str, *options: str) -> str:
