@@ -204,7 +204,7 @@ def test_packages_have_no_front() -> None:
             assert path.read_text(encoding="utf-8") == "", name
 
 
-def test_no_module_hides_behind_a_name_that_says_nothing() -> None:
+def test_no_module_has_a_vague_name() -> None:
     nothing = {"utils", "util", "base", "manager", "helpers", "common", "misc"}
     assert not {name for name in modules() if name.rpartition(".")[2] in nothing}
 

@@ -125,7 +125,7 @@ def output_of(*arguments: str, cwd: Path, encoding: str) -> bytes:
 @pytest.mark.fault("XD4")
 @pytest.mark.parametrize("encoding", UNABLE)
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_an_export_is_utf_8_whatever_the_code_page(encoding: str, kind: str, made: Path) -> None:
+def test_export_is_utf_8_with_any_code_page(encoding: str, kind: str, made: Path) -> None:
     out = output_of("export", "batch", "--format", kind, cwd=made, encoding=encoding)
     text = out.decode("utf-8")
     assert "чашка" in text
@@ -195,7 +195,7 @@ def test_output_that_cannot_be_written_is_never_exit_0(
 
 
 @pytest.mark.fault("XD5")
-def test_a_reader_that_stops_early_is_no_failure(made: Path) -> None:
+def test_reader_that_stops_early_causes_no_failure(made: Path) -> None:
     for command in ("export batch", "schema", "status batch"):
         done = shell('"$@" | true; exit "${PIPESTATUS[0]}"', command, made)
         assert (done.returncode, done.stderr) == (0, ""), command

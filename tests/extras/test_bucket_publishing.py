@@ -243,7 +243,7 @@ def test_import_of_decisions_publishes_objects(shop: Shop) -> None:
     is_whole(shop)
 
 
-def test_object_is_published_while_a_run_goes_on(shop: Shop, tmp_path: Path) -> None:
+def test_object_is_published_while_a_run_continues(shop: Shop, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.1") as quick:
         shop.served, shop.before = quick, 0
         make(shop, "a mug")

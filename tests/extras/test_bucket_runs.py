@@ -118,7 +118,7 @@ def test_an_edited_object_is_kept(shop: Shop) -> None:
     assert shop.objects()[".previous/job-000.png~edited1"] == b"edited"
 
 
-def test_a_lost_response_to_a_put_is_no_second_version(proxied: Shop, behavior: Behavior) -> None:
+def test_lost_response_to_a_put_makes_no_second_version(proxied: Shop, behavior: Behavior) -> None:
     behavior.only, behavior.lose_responses = "job-000.png", 1
     proxied.write("one")
     proxied.run()

@@ -114,7 +114,7 @@ def test_lost_actor_is_neither_paid_twice_nor_ignored(point: str, batch: Cluster
     assert not batch.stored_responses()
 
 
-def test_actor_lost_before_its_timed_order_leaves_no_doubt(batch: ClusterBatch) -> None:
+def test_actor_lost_before_its_timed_order_leaves_jobs_certain(batch: ClusterBatch) -> None:
     """At an even rate the intent is put first, and the order to send follows at its time."""
     batch.write(8, limits="{concurrency: 1, max_waste: 0, requests_per_minute: 600}")
     shown = batch.run(BATCHGEN_ACTOR_FAILPOINT="intent-put:3")

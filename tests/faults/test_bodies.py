@@ -133,7 +133,7 @@ async def test_same_image_for_two_jobs_is_saved_and_reported(
 
 
 @pytest.mark.fault("B12", "B17")
-async def test_only_the_bytes_tell_what_a_image_is(tmp_path: Path) -> None:
+async def test_format_of_an_image_comes_from_its_bytes_only(tmp_path: Path) -> None:
     """A JPEG that is sent as PNG is kept as what it is; a TIFF that is sent as PNG is not kept."""
     jpeg, tiff = image("red", "JPEG"), image("red", "TIFF")
     async with gateway() as provider:
@@ -147,7 +147,7 @@ async def test_only_the_bytes_tell_what_a_image_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("B16")
-async def test_a_image_that_would_fill_the_memory_is_never_opened(tmp_path: Path) -> None:
+async def test_image_that_would_fill_the_memory_is_never_opened(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     async with gateway() as provider:
@@ -161,7 +161,7 @@ NASTY = "\x1b[31mred\x07\r\nnext line \u202e" + "x" * 1_000_000
 
 
 @pytest.mark.fault("B26", "B27", "B28")
-async def test_the_words_of_a_provider_reach_nobody_as_they_are(tmp_path: Path) -> None:
+async def test_message_of_a_provider_is_cleaned_everywhere(tmp_path: Path) -> None:
     async with gateway() as provider:
         provider.reply = lambda _: response(
             status="400 Bad Request", error={"message": f"{CANARY} {NASTY}", "code": "\x1b[2J"}
@@ -182,7 +182,7 @@ def holding(directory: Path, secret: bytes) -> list[Path]:
 
 
 @pytest.mark.fault("B29", "B30")
-async def test_what_an_response_says_of_itself_changes_no_price(tmp_path: Path) -> None:
+async def test_price_ignores_what_a_response_says_of_itself(tmp_path: Path) -> None:
     usages = [-1, "a lot", {"total_tokens": -5, "cost": "NaN"}, {"output_tokens": 10**30}, None]
     async with gateway() as provider:
         provider.reply = lambda number: response(

@@ -93,7 +93,7 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
 
 
 @pytest.mark.fault("D17")
-def test_what_a_run_left_behind_its_last_image_is_removed(
+def test_spool_file_left_after_the_last_image_is_removed(
     served: rig.Endpoint, runs: Station, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])

@@ -153,7 +153,7 @@ def test_a_shared_refusal_leaves_all_jobs_pending(fault: str, after: int, tmp_pa
 
 @pytest.mark.fault("W08", "XC8", "K12")
 @pytest.mark.parametrize("after", [0, 1])
-def test_429s_for_ever_end_a_run_and_are_named(after: int, tmp_path: Path) -> None:
+def test_endless_429s_end_a_run_and_are_named(after: int, tmp_path: Path) -> None:
     spent = stopped(tmp_path, "--throttle", "1", after=after)
     assert spent.paid == spent.found["jobs"]["done"] == after
     assert spent.found["jobs"]["pending"] == JOBS - after

@@ -278,7 +278,7 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
 
 
 @pytest.mark.fault("N18")
-async def test_what_comes_behind_the_end_of_an_response_is_ignored(
+async def test_bytes_after_the_end_of_a_response_are_ignored(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(wire.response(GOOD, Connection="close") + b"surplus")
@@ -299,7 +299,7 @@ async def downloads(verify: ssl.SSLContext) -> AsyncIterator[Downloader]:
 
 @pytest.mark.parametrize("image", [IMAGE, IMAGE[:500]], ids=["large", "small"])
 @pytest.mark.fault("N18")
-async def test_what_comes_behind_the_end_of_a_image_is_ignored(
+async def test_bytes_after_the_end_of_an_image_are_ignored(
     image: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(wire.response(image) + b"surplus")
@@ -318,7 +318,7 @@ async def test_what_comes_behind_the_end_of_a_image_is_ignored(
     ],
     ids=["negative length", "length in words", "300 KB of headers"],
 )
-async def test_a_head_that_makes_no_sense_is_asked_for_again(
+async def test_download_with_a_malformed_head_can_be_retried(
     head: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + IMAGE)
@@ -346,9 +346,7 @@ async def test_reused_connection_that_closes_costs_no_download(
 
 
 @pytest.mark.fault("N32", "N33")
-async def test_no_range_is_asked_for_so_none_can_be_wrong(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
+async def test_download_requests_no_range(tmp_path: Path, verify: ssl.SSLContext) -> None:
     """What a run of its own would do: each try begins at the first byte, on a file of its own."""
     whole = wire.response(IMAGE, ETag='"2"')
     async with wire.serve(routes({"/1.png": whole})) as server, downloads(verify) as client:

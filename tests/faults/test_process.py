@@ -182,7 +182,9 @@ def test_no_home_no_language_and_no_asserts_are_needed(
 
 
 @pytest.mark.fault("P16")
-def test_a_directory_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_removed_current_directory_is_reported_without_a_bug(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
     path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
     posts = served.judge("stats")["posts"]
     script = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m batchgen run "$1"'

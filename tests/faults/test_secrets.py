@@ -122,9 +122,7 @@ def test_that_does_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]])
 @pytest.mark.parametrize("written", [CANARY, "nothing"])
-def test_a_test_that_leaves_the_key_behind_fails_the_session(
-    written: str, workers: list[str]
-) -> None:
+def test_key_left_by_a_test_fails_the_session(written: str, workers: list[str]) -> None:
     with TemporaryDirectory() as place:
         (Path(place) / "test_it.py").write_text(LEAKING)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.canary", *workers]
@@ -230,7 +228,7 @@ def test_provider_that_repeats_the_key_encoded_does_not_leak_it(place: str, tmp_
 
 
 @pytest.mark.fault("S03")
-def test_the_signature_of_a_image_is_forgotten_with_its_download(tmp_path: Path) -> None:
+def test_signature_of_an_image_url_is_removed_after_download(tmp_path: Path) -> None:
     signature = b"0123456789signature"
     signed = f"1.png?X-Amz-Signature={signature.decode()}"
     while_needed: list[bool] = []

@@ -189,9 +189,7 @@ async def test_gateway_with_errors_gets_two_requests_per_job_at_most(
     ],
     ids=["seconds", "date", "forever"],
 )
-async def test_a_wait_of_a_day_stops_the_run_and_holds_nobody(
-    headers: dict[str, str], tmp_path: Path
-) -> None:
+async def test_wait_of_a_day_stops_the_run_at_once(headers: dict[str, str], tmp_path: Path) -> None:
     async with gateway() as provider:
         provider.reply = lambda _: error("429 Too Many Requests", "slow_down", **headers)
         done = await provider.run(tmp_path, jobs=3, code=3)
@@ -213,7 +211,7 @@ STREAM = b'event: image_generation.completed\ndata: {"type": "image_generation.c
     ],
     ids=["with its image", "without"],
 )
-async def test_a_stream_that_nobody_asked_for_is_read_or_a_doubt(
+async def test_unrequested_stream_is_read_or_uncertain(
     events: bytes, state: str, tmp_path: Path
 ) -> None:
     async with gateway() as provider:

@@ -28,16 +28,14 @@ pytestmark = pytest.mark.anyio
 # What comes
 
 
-async def test_a_image_arrives_byte_by_byte_the_same(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
+async def test_image_arrives_byte_by_byte_the_same(tmp_path: Path, verify: ssl.SSLContext) -> None:
     file = tmp_path / "1.png"
     result, _ = await fetch_once(routes({"/1.png": wire.response(IMAGE)}), verify, file)
     assert result is None
     assert file.read_bytes() == IMAGE
 
 
-async def test_a_image_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContext) -> None:
+async def test_image_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContext) -> None:
     chunks = b"".join(b"%x\r\n%s\r\n" % (4, IMAGE[i : i + 4]) for i in range(0, 400, 4))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     file = tmp_path / "1.png"
@@ -59,7 +57,7 @@ async def test_a_image_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContext)
     ],
     ids=["one byte short", "most missing", "no last chunk", "two lengths", "banner", "nothing"],
 )
-async def test_a_broken_response_is_no_image(
+async def test_broken_response_gives_no_image(
     response: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
@@ -71,7 +69,7 @@ async def test_a_broken_response_is_no_image(
 
 @pytest.mark.fault("N32")
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 403, 404, 410, 429, 500, 503])
-async def test_any_status_but_200_is_no_image(
+async def test_any_status_but_200_gives_no_image(
     status: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     body = b"" if status in (204, 304) else b"<Error/>"
@@ -207,7 +205,7 @@ def test_any_body_ends_as_it_came_or_undone(data: bytes, sizes: list[int], codin
 
 
 @pytest.mark.fault("B18")
-async def test_a_image_over_the_cap_is_given_up(
+async def test_image_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.http.download, "MAX_IMAGE_BYTES", 2 * 1024 * 1024)
@@ -350,9 +348,7 @@ async def test_a_redirect_to_a_forbidden_place_is_not_followed(
     assert len(server.requests) == 1
 
 
-async def test_a_redirect_without_an_address_is_an_response(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
+async def test_redirect_without_a_url_is_a_response(tmp_path: Path, verify: ssl.SSLContext) -> None:
     script = wire.answering(wire.response(b"", "302 Found"))
     result, _ = await fetch_once(script, verify, tmp_path / "1.png")
     assert result == FetchResult(status=302)

@@ -65,7 +65,7 @@ async def test_a_download_carries_no_credential_and_no_cookie(
 
 
 @pytest.mark.fault("S02")
-async def test_the_signature_of_an_address_is_in_no_log(
+async def test_signature_of_a_url_is_in_no_log(
     tmp_path: Path, verify: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -124,7 +124,7 @@ def with_key(base_url: str, verify: ssl.SSLContext) -> Downloader:
     return Downloader(network=Network(verify), deadlines=Deadlines(), access=access)
 
 
-async def test_an_image_behind_the_key_is_requested_with_it(
+async def test_image_that_needs_the_key_is_requested_with_it(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async with (

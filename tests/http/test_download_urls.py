@@ -108,7 +108,7 @@ MALFORMED = [
 
 @pytest.mark.fault("N28", "N30", "N31")
 @pytest.mark.parametrize("url", LOOPBACK + PRIVATE + MALFORMED, ids=lambda url: ascii(url)[:60])
-async def test_a_forbidden_address_is_never_connected_to(
+async def test_forbidden_url_is_never_connected_to(
     url: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = routes({"/1.png": wire.response(IMAGE)})
@@ -153,7 +153,7 @@ async def test_loopback_is_reached_where_it_is_allowed(
         ),
     )
 )
-async def test_any_text_for_an_address_gives_a_result(
+async def test_any_text_for_a_url_gives_a_result(
     url: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, {})
@@ -165,7 +165,7 @@ async def test_any_text_for_an_address_gives_a_result(
 
 
 @pytest.mark.fault("N29")
-async def test_the_checked_address_is_the_one_that_is_asked(
+async def test_checked_ip_address_is_the_one_that_is_connected_to(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
@@ -178,7 +178,7 @@ async def test_the_checked_address_is_the_one_that_is_asked(
 
 
 @pytest.mark.fault("N28")
-async def test_one_private_address_among_several_forbids_the_name(
+async def test_one_private_ip_address_among_several_forbids_the_name(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, {"mixed.test": ["127.0.0.1", "10.0.0.1"]})
@@ -212,7 +212,7 @@ async def test_host_that_turns_private_is_refused_at_a_redirect(
 
 
 @pytest.mark.parametrize("most", [1, 3])
-async def test_no_more_are_fetched_at_a_time_than_asked_for(
+async def test_no_more_images_are_fetched_at_a_time_than_allowed(
     most: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     at_a_time: list[int] = []
@@ -288,7 +288,7 @@ async def test_downloads_at_once_share_a_lookup(
 
 
 @pytest.mark.parametrize("first", ["127.0.0.9", "::1"])
-async def test_an_address_that_does_not_response_is_passed_over(
+async def test_ip_address_that_does_not_respond_is_passed_over(
     first: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, {"images.test": [first, "127.0.0.1"]})

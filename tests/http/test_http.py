@@ -70,7 +70,7 @@ async def test_an_unknown_host_is_safe(tmp_path: Path, verify: ssl.SSLContext) -
 
 
 @pytest.mark.parametrize("url", ["http://exa mple", "http://[::", "ftp://127.0.0.1", "nonsense"])
-async def test_an_unusable_address_is_an_exchange_too(
+async def test_unusable_url_gives_an_exchange_too(
     url: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async with asker(tmp_path, verify) as client:
@@ -189,7 +189,7 @@ def _open_under(directory: Path) -> set[str]:
     return {target for target in map(str, map(Path.readlink, links)) if str(directory) in target}
 
 
-async def test_a_reference_that_vanishes_is_no_trouble_of_the_spool(
+async def test_vanished_reference_is_not_a_failure_of_the_spool(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     reference = tmp_path / "reference.png"
@@ -216,7 +216,7 @@ async def test_a_reference_that_changes_its_size_is_never_sent_whole(
     assert server.requests == []
 
 
-async def test_an_response_that_comes_before_the_body_is_read(
+async def test_response_that_comes_before_the_body_is_read(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
@@ -261,7 +261,7 @@ BROKEN: Mapping[str, Script] = {
 
 @pytest.mark.fault("N09", "N19", "N20", "N37")
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_no_readable_response_to_a_whole_request_is_a_doubt(
+async def test_whole_request_without_readable_response_is_uncertain(
     fault: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     exchange, spool = await ask_once(tmp_path, verify, BROKEN[fault])

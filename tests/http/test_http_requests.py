@@ -104,7 +104,7 @@ async def test_the_request_carries_key_and_attempt(tmp_path: Path, verify: ssl.S
     assert "transfer-encoding" not in request.headers
 
 
-async def test_without_a_key_there_is_no_authorization(
+async def test_request_without_a_key_has_no_authorization(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(wire.response(GOOD))
@@ -294,7 +294,7 @@ async def test_a_deadline_calls_its_last_listener_once() -> None:
     assert calls == ["second", "late"]
 
 
-async def test_deadline_passes_while_the_reader_is_behind() -> None:
+async def test_deadline_passes_while_the_reader_is_late() -> None:
     """The process was stopped while a response arrived; what the socket holds is not lost."""
     body = bytes(2_000_000)
     clock = Clock()

@@ -138,7 +138,7 @@ async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.
 
 
 @pytest.mark.fault("B18")
-async def test_an_response_over_the_cap_is_given_up(
+async def test_response_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.http.client, "MAX_RESPONSE_BYTES", 1000)
@@ -155,7 +155,7 @@ async def test_an_response_over_the_cap_is_given_up(
     assert outcome(exchange) is Outcome.AMBIGUOUS
 
 
-async def test_an_response_just_at_the_cap_is_kept(
+async def test_response_just_at_the_cap_is_kept(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.http.client, "MAX_RESPONSE_BYTES", len(GOOD))
@@ -189,9 +189,7 @@ async def test_response_is_in_the_spool_when_the_exchange_returns(
 
 
 @pytest.mark.fault("H31")
-async def test_an_response_that_has_no_body_is_whole(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
+async def test_response_that_has_no_body_is_whole(tmp_path: Path, verify: ssl.SSLContext) -> None:
     script = wire.answering(b"HTTP/1.1 204 No Content\r\n\r\n")
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url)

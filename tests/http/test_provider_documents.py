@@ -59,7 +59,7 @@ async def test_a_document_is_read_with_any_coding_header(body: bytes, coding: st
         (b"", "closed the connection without a response"),
     ],
 )
-async def test_what_is_no_whole_response_is_unavailable(response: bytes, message: str) -> None:
+async def test_unusable_response_raises_unavailable(response: bytes, message: str) -> None:
     async with wire.serve(wire.answering(response)) as server:
         with pytest.raises(Unavailable, match=f"(?i){server.url}/list: .*{message}"):
             await fetch_price_list(f"{server.url}/list")
@@ -71,7 +71,7 @@ async def test_an_endpoint_that_is_not_there_is_unavailable() -> None:
         await fetch_price_list(f"http://127.0.0.1:{wire.free_port()}/list")
 
 
-async def test_an_response_without_an_end_is_cut_off_by_size() -> None:
+async def test_response_without_an_end_is_cut_off_by_size() -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
         await connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -84,7 +84,7 @@ async def test_an_response_without_an_end_is_cut_off_by_size() -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n["])
-async def test_an_response_that_drips_is_cut_off_by_time(
+async def test_response_that_drips_is_cut_off_by_time(
     first: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.providers.catalog, "TIMEOUT_S", 0.3)
@@ -126,7 +126,7 @@ async def test_models_are_listed_once_each_by_name() -> None:
 
 
 @pytest.mark.parametrize("document", [b"<html>", b"[" * 100_000, [], {"data": {}}, 7])
-async def test_what_is_no_list_of_models_is_unavailable(document: Any) -> None:
+async def test_document_without_a_list_of_models_raises_unavailable(document: Any) -> None:
     with pytest.raises(Unavailable, match="the response is not"):
         await models(document)
 
@@ -171,7 +171,7 @@ async def test_an_account_that_is_asked_too_fast_is_asked_again(
 
 
 @pytest.mark.parametrize(("status", "asked"), [("429 Too Many Requests", 13), ("401 No", 1)])
-async def test_an_account_is_not_asked_for_ever(
+async def test_requests_for_an_account_end(
     monkeypatch: pytest.MonkeyPatch, status: str, asked: int
 ) -> None:
     monkeypatch.setattr(batchgen.providers.catalog, "PATIENCE_S", 0.0)

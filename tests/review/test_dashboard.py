@@ -83,7 +83,7 @@ def test_check_01_figures_equal_status_and_cost(served: rig.Endpoint, tmp_path: 
     assert len(found["images"]) == 2
 
 
-def test_check_03_states_are_told_apart_by_the_lock(tuned: rig.Endpoint, tmp_path: Path) -> None:
+def test_check_03_states_are_distinguished_by_the_lock(tuned: rig.Endpoint, tmp_path: Path) -> None:
     tuned.judge("faults", {"latency": 60})
     path = rig.manifest(tmp_path, tuned.base_url, ["a", "b"])
     rig.batchgen("check", path, cwd=tmp_path)

@@ -371,7 +371,7 @@ def test_import_of_decisions_publishes(shop: Shop) -> None:
     shop.is_whole()
 
 
-def test_accepted_image_is_published_while_a_run_goes_on(tmp_path: Path) -> None:
+def test_accepted_image_is_published_while_a_run_continues(tmp_path: Path) -> None:
     extra = "output: {publish: on_accept}\n"
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.1") as quick:
         path = rig.manifest(tmp_path, quick.base_url, ["a mug"], extra=extra)

@@ -83,7 +83,7 @@ def test_what_the_provider_refuses_is_refused_and_free(
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
-def test_images_are_real_and_as_asked_for(file_format: str, served: rig.Endpoint) -> None:
+def test_images_are_real_and_as_requested(file_format: str, served: rig.Endpoint) -> None:
     response = ask(served, size="1344x768", output_format=file_format).json()
     (item,) = response["data"]
     assert item["b64_json"] == item["revised_prompt"] == ""
@@ -269,7 +269,7 @@ def test_a_named_key_is_the_only_one(tmp_path: Path) -> None:
     posts=st.lists(st.floats(0, 1 / len(POST_FAULTS)), min_size=len(POST_FAULTS)),
     downloads=st.lists(st.floats(0, 1 / len(DOWNLOAD_FAULTS)), min_size=len(DOWNLOAD_FAULTS)),
 )
-def test_a_behaviour_is_told_and_set_in_the_same_words(
+def test_behavior_is_reported_and_set_in_the_same_words(
     posts: list[float], downloads: list[float]
 ) -> None:
     rates = dict(

@@ -42,7 +42,7 @@ def test_bill_is_on_disk_before_the_response(
     assert row["prompt"] == PROMPT
 
 
-def test_a_bill_goes_on_after_the_endpoint_is_killed(tmp_path: Path) -> None:
+def test_bill_continues_after_the_endpoint_is_killed(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--balance", "0.10") as first:
         assert ask(first).status_code == 200
         first.process.send_signal(signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_a_top_up_lets_the_caller_go_on_and_outlives_the_process(tmp_path: Path)
         assert again.judge("stats")["balance_micros"] == 80_000 - rig.PRICE
 
 
-def test_the_statistics_tell_what_the_bill_tells(tmp_path: Path) -> None:
+def test_statistics_agree_with_the_bill(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--rate", "1", "--burst", "3") as endpoint:
         for prompt in ("once", "twice", "twice", "too much"):
             ask(endpoint, prompt=prompt)

@@ -68,7 +68,7 @@ SIZES: list[tuple[str, dict[str, str], tuple[int, int]]] = [
 
 
 @pytest.mark.parametrize(("model", "image_config", "size"), SIZES)
-def test_a_image_comes_inside_the_response_at_its_size_and_price(
+def test_image_comes_inside_the_response_at_its_size_and_price(
     model: str, image_config: dict[str, str], size: tuple[int, int], served: rig.Endpoint
 ) -> None:
     config = {"responseModalities": ["IMAGE"], "imageConfig": image_config}
@@ -85,14 +85,14 @@ def test_a_image_comes_inside_the_response_at_its_size_and_price(
     assert row["micros"] == PRICES.price(model, {"resolution": resolution}, 0)
 
 
-def test_a_image_may_come_as_a_data_uri_in_a_text(tuned: rig.Endpoint) -> None:
+def test_image_may_come_as_a_data_uri_in_a_text(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"gemini-response": "data-uri"})
     match = re.fullmatch(r"!\[image\]\(data:image/png;base64,(.+)\)", part_of(ask(tuned))["text"])
     assert match is not None
     assert size_of(base64.b64decode(match[1])) == (1024, 1024)
 
 
-def test_a_image_may_come_as_an_address_in_a_text(tuned: rig.Endpoint) -> None:
+def test_image_may_come_as_a_url_in_a_text(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"gemini-response": "url"})
     match = re.fullmatch(r"!\[image\]\((http://[^)]+)\)", part_of(ask(tuned))["text"])
     assert match is not None
@@ -171,7 +171,7 @@ def test_the_images_route_blocks_by_chance_in_its_own_words(tuned: rig.Endpoint)
     assert error_of(refused) == (400, "moderation_blocked")
 
 
-def test_an_response_without_a_image_says_why_and_is_billed(tuned: rig.Endpoint) -> None:
+def test_response_without_an_image_says_why_and_is_billed(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-empty": 1})
     (candidate,) = ask(tuned).json()["candidates"]
     assert candidate["finishReason"] == "NO_IMAGE"

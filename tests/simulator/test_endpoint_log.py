@@ -85,7 +85,7 @@ def test_the_log_is_the_bill_in_units_newest_first(served: rig.Endpoint) -> None
     ]
 
 
-def test_pages_come_to_the_whole_and_are_smaller_than_asked_for(served: rig.Endpoint) -> None:
+def test_pages_cover_the_log_and_are_smaller_than_requested(served: rig.Endpoint) -> None:
     served.judge("log", {"page_cap": 5})
     pages = [
         get(served, f"/api/log/self?p={page}&page_size=100")["data"] for page in (0, 1, 2, 3, 4)
@@ -119,7 +119,7 @@ def test_rows_are_chosen_by_time_kind_and_token(
     assert len(rows(served, query.format(**moments))) == count
 
 
-def test_units_and_balance_are_told(served: rig.Endpoint) -> None:
+def test_units_and_balance_are_reported(served: rig.Endpoint) -> None:
     assert get(served, "/api/status", {})["data"]["quota_per_unit"] == 500_000
     user = get(served, "/api/user/self")["data"]
     assert (user["id"], user["used_quota"], user["request_count"]) == (7, JOBS * 18_850, JOBS)

@@ -94,7 +94,7 @@ def test_references_and_several_images_cost_what_the_list_says(
         assert served.bill()[-1]["micros"] == 2 * (price or 0) == 111_100
 
 
-def test_a_image_of_grok_comes_with_its_type_and_always_as_a_url(served: rig.Endpoint) -> None:
+def test_image_of_grok_comes_with_its_type_and_always_as_a_url(served: rig.Endpoint) -> None:
     response = ask(served, "grok-4-image", response_format="b64_json").json()
     (item,) = response["data"]
     assert set(item) == {"url", "mime_type", "revised_prompt"}
@@ -103,7 +103,7 @@ def test_a_image_of_grok_comes_with_its_type_and_always_as_a_url(served: rig.End
     assert set(response) == {"created", "data"}
 
 
-def test_qwen_responses_in_the_form_asked_for(served: rig.Endpoint) -> None:
+def test_qwen_responds_in_the_requested_form(served: rig.Endpoint) -> None:
     for form, other in (("url", "b64_json"), ("b64_json", "url")):
         (item,) = ask(served, "qwen-image-max", response_format=form).json()["data"]
         assert item[form]

@@ -91,7 +91,7 @@ def test_partial_images_precede_the_image_and_get_finer(
     assert (row["micros"], row["status"], row["fault"]) == (rig.PRICE, 200, None)
 
 
-def test_a_stream_has_a_image_in_the_form_of_plain_responses(tuned: rig.Endpoint) -> None:
+def test_stream_has_an_image_in_the_form_of_plain_responses(tuned: rig.Endpoint) -> None:
     completed, _ = events(tuned)
     assert "b64_json" not in completed
     tuned.judge("faults", {"response": "b64_json"})
@@ -191,7 +191,7 @@ def received_before_the_cut(endpoint: rig.Endpoint) -> bytes:
     return received
 
 
-def test_a_cut_that_is_no_reset_lets_the_partial_images_arrive(tuned: rig.Endpoint) -> None:
+def test_cut_without_reset_lets_the_partial_images_arrive(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-stream-cut": 1, "fast-images": True})
     received = [received_before_the_cut(tuned) for _ in range(16)]  # the seed resets some
     assert any(b"image_generation.partial_image" in part for part in received)
@@ -206,7 +206,7 @@ def test_faults_of_streams_leave_plain_requests_alone(tuned: rig.Endpoint) -> No
     assert tuned.bill()[-1]["fault"] is None
 
 
-def test_a_stream_without_a_image_is_billed(tuned: rig.Endpoint) -> None:
+def test_stream_without_an_image_is_billed(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-empty": 1})
     assert events(tuned) == ["[DONE]"]
     assert tuned.bill()[-1]["fault"] == "bill-empty"

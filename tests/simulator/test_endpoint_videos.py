@@ -203,7 +203,7 @@ def test_a_task_may_fail_and_stay_on_the_bill(tuned: rig.Endpoint) -> None:
     assert [row["kind"] for row in tuned.bill()[start:]] == ["charge"]
 
 
-def test_a_refund_stands_in_the_log_as_what_it_is(tuned: rig.Endpoint) -> None:
+def test_refund_has_a_row_of_its_own_type_in_the_log(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"task-fail": 1})
     created = create(tuned)
     statuses(tuned, created.json()["task_id"])
@@ -289,7 +289,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), REFUSED)
-def test_what_is_refused_is_told_in_the_words_of_tasks_and_free(
+def test_refused_task_has_the_error_of_tasks_and_is_free(
     body: dict[str, Any], status: int, code: str, served: rig.Endpoint
 ) -> None:
     before = len(served.bill())

@@ -235,7 +235,7 @@ def test_a_doubled_path_raises_not_found(served: rig.Endpoint) -> None:
         lost.images.generate(model=MODEL, prompt="A mug")
 
 
-def test_a_model_nobody_has_raises_a_server_error(client: openai.OpenAI) -> None:
+def test_unknown_model_raises_a_server_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as raised:
         client.images.generate(model="nobodys", prompt="A mug")
     assert raised.value.code == "model_not_found"
