@@ -73,11 +73,11 @@ def is_private(host: str) -> bool:
     Names without a dot are private: container and intranet names.
     """
     try:
-        address = ip_address(host)
+        ip = ip_address(host)
     except ValueError:
         name = host.lower().rstrip(".")
         return "." not in name or name.endswith(_PRIVATE_SUFFIXES)
-    return address.is_private and not address.is_unspecified
+    return ip.is_private and not ip.is_unspecified
 
 
 def is_loopback(host: str) -> bool:

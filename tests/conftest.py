@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _heeded_signals() -> None:
+def _default_signals() -> None:
     """A shell starts what it puts into the background deaf to SIGINT, and children inherit that.
 
     What a process catches is back at its default in the programs it starts.

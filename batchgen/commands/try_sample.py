@@ -59,8 +59,8 @@ def try_sample(
         if is_over:
             return code
         question = f"Make the other {others} of {name} too?"
-        goes_on = can_ask() and ask(question, "y/N").lower() in ("y", "yes")
-    if goes_on:
+        continues = can_ask() and ask(question, "y/N").lower() in ("y", "yes")
+    if continues:
         if budget is not None:
             left = max(0, budget - first.spent)
             overrides = replace(overrides, max_cost=decimal_string(left))

@@ -63,7 +63,7 @@ class Found:
             "finding": self.finding.value,
             "path": str(self.path),
             "key": self.saved.key if self.saved else None,
-            "downloadable": bool(self.saved and self.saved.has_address),
+            "downloadable": bool(self.saved and self.saved.has_url),
             "unpublished": bool(self.saved and self.saved.unpublished),
         }
 
@@ -135,7 +135,7 @@ def _lost(base: Path, lost: LostImage) -> Found:
         path=lost.path.removesuffix(f".{EXT_PLACEHOLDER}"),
         sha256="",
         bytes=0,
-        has_address=True,
+        has_url=True,
     )
     path = base / saved.root / saved.path
     place = path_below(saved.root, saved.path) if is_bucket(saved.root) else path
@@ -143,7 +143,7 @@ def _lost(base: Path, lost: LostImage) -> Found:
 
 
 def _can_repair(one: Found, findings: Set[Finding]) -> bool:
-    return one.finding in findings and one.saved is not None and one.saved.has_address
+    return one.finding in findings and one.saved is not None and one.saved.has_url
 
 
 def _look(path: Path, saved: Saved) -> Finding | None:

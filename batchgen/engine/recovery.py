@@ -121,8 +121,8 @@ def _forecast_of(classification: Classification, opened: OpenAttempt) -> Forecas
     )
     match following.state:
         case JobState.PENDING:
-            return Forecast.UNCERTAIN if following.counts_doubt else Forecast.FREE
-        case JobState.FAILED if not following.counts_doubt:
+            return Forecast.UNCERTAIN if following.counts_uncertain else Forecast.FREE
+        case JobState.FAILED if not following.counts_uncertain:
             return Forecast.FAILED
         case JobState.BLOCKED:
             return Forecast.BLOCKED

@@ -125,7 +125,7 @@ def apply_decision(ledger: Ledger, job: JobId, decision: Next) -> None:
             decision.state,
             decision.reason or None,
             decision.counts_try,
-            decision.counts_doubt,
+            decision.counts_uncertain,
             decision.counts_cut,
             ledger.timestamp(),
             job,

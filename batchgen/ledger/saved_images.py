@@ -24,7 +24,7 @@ class Saved:
     path: str
     sha256: str
     bytes: int
-    has_address: bool
+    has_url: bool
     """It can be downloaded again, for nothing, as long as the provider keeps it."""
     unpublished: bool = False
     """It waits for a decision, below ``.pending/``."""
@@ -37,7 +37,7 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
     """
     rows = conn.execute(
         "SELECT images.id AS image, key, retired, images.root AS root, images.path AS path, sha256,"
-        " bytes, url IS NOT NULL AS has_address, unpublished"
+        " bytes, url IS NOT NULL AS has_url, unpublished"
         " FROM jobs JOIN images ON job_id = jobs.id"
         " WHERE batch_id = ? AND images.state = 'saved'"
         " AND NOT (retired AND (images.root, images.path) IN (SELECT taken.root, taken.path"
@@ -49,7 +49,7 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
     for row in rows:
         values = dict(row)
         values["retired"] = bool(values["retired"])
-        values["has_address"] = bool(values["has_address"])
+        values["has_url"] = bool(values["has_url"])
         values["unpublished"] = bool(values["unpublished"])
         yield Saved(**values)
 

@@ -30,7 +30,7 @@ class Next:
     wait_s: float = 0.0
     """Wait before this job is retried. The throttle waits for what concerns all jobs."""
     counts_try: bool = False
-    counts_doubt: bool = False
+    counts_uncertain: bool = False
     counts_cut: bool = False
     wasted: Micros = ZERO
     """The part of the run's waste allowance that the retry uses."""
@@ -80,12 +80,12 @@ def after_attempt(
                     state=JobState.PENDING,
                     reason=reason,
                     wait_s=RETRY_WAIT_S,
-                    counts_doubt=True,
+                    counts_uncertain=True,
                     wasted=price,
                 )
             spoiled = classification.outcome is Outcome.SPOILED
             held = JobState.FAILED if spoiled else JobState.UNCERTAIN
-            return Next(state=held, reason=reason, counts_doubt=True)
+            return Next(state=held, reason=reason, counts_uncertain=True)
 
 
 def _after_cut(reason: str, cuts: int) -> Next:

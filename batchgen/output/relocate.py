@@ -161,7 +161,7 @@ def _break_cycles(left: Relocations, base: Path, problems: dict[int, str]) -> No
                 source = _source(one, base)
                 if source is not None and source != _moving_path(one, base):
                     _to_moving(one, base, source)
-                    hit(Point.SET_ASIDE)
+                    hit(Point.BLOCKER_MOVED)
             except OSError as exc:
                 problems[one.image] = str(exc)
 

@@ -68,7 +68,7 @@ class Planner:
         self._provider = provider
         self._default_model = default_model
         self._rules = rules
-        self._addresses = reference_urls
+        self._reference_urls = reference_urls
         self._max_faults = max_faults
         self._amendments = amendments
         self._observe_cell = observe_cell
@@ -94,7 +94,7 @@ class Planner:
             provider=self._provider,
             table=_table(self._loaded),
             rules=self._rules,
-            reference_urls=self._addresses,
+            reference_urls=self._reference_urls,
             objections=cached(self._rules),
             faults=faults,
             warnings=self._warnings,

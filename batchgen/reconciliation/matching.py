@@ -127,8 +127,8 @@ class _Matching:
             for group in groups:
                 self._decide(group)
         self._release_claimed([sent for members in classes.values() for sent in members])
-        self._doubt_shared()
-        self._doubt_refunded()
+        self._withdraw_shared()
+        self._withdraw_refunded()
 
     def _rows_of(
         self, classes: Mapping[tuple[str, Micros], Sequence[Sent]]
@@ -283,7 +283,7 @@ class _Matching:
         amounts = self._expected[sent.model, sent.price]
         return any(not drifts(amount, row.amount) for amount in amounts)
 
-    def _doubt_shared(self) -> None:
+    def _withdraw_shared(self) -> None:
         """Take back what numbers prove where others are charged the same at that time.
 
         Ids that look like none of ours do not count: numbers were never applied to these.
@@ -305,7 +305,7 @@ class _Matching:
                 self._take_back(sent, Why.SHARED)
                 self._strays.append(own)
 
-    def _doubt_refunded(self) -> None:
+    def _withdraw_refunded(self) -> None:
         """Take back what a refund may undo that names no request."""
         for refund in self._rows.nameless_refunds:
             for settled in list(self._paid.values()):

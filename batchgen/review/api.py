@@ -127,7 +127,7 @@ class _Api:
                 "counts": asdict(counts),
             }
 
-        return await _answer(read)
+        return await _json_or_error(read)
 
     async def index(self, request: Request) -> Response:
         """Return the ids of the images that pass a filter, in order, with their decisions."""
@@ -140,7 +140,7 @@ class _Api:
             found = self._batch.read(image_index, self._batch.id, chosen, sort)
             return {"ids": found.ids, "decisions": found.decisions}
 
-        return await _answer(read)
+        return await _json_or_error(read)
 
     def _filter(self, query: Mapping[str, str]) -> ImageFilter:
         """Return the filter of the page within the view of the command line."""
@@ -156,7 +156,7 @@ class _Api:
     async def rows(self, request: Request) -> Response:
         """Return the tiles of some images."""
         ids = _ids(request.query_params.get("ids", "").split(",")[:_MOST_ROWS])
-        return await _answer(lambda: self._batch.read(image_rows, self._batch.id, ids))
+        return await _json_or_error(lambda: self._batch.read(image_rows, self._batch.id, ids))
 
     async def detail(self, request: Request) -> Response:
         """Return everything about one image."""
@@ -166,31 +166,31 @@ class _Api:
             found = self._batch.read(image_detail, self._batch.id, image)
             return found and found | {"trouble": self._publisher.troubles.get(image)}
 
-        return await _answer(read)
+        return await _json_or_error(read)
 
     async def related(self, request: Request) -> Response:
         """Return the images of the same manifest line: variations, models or views."""
         image = _id(request, "image")
-        return await _answer(
+        return await _json_or_error(
             lambda: {"ids": self._batch.read(related_images, self._batch.id, image)}
         )
 
     async def comparison_rows(self, request: Request) -> Response:
         """Return the rows and columns of the comparison grid."""
         axes = _strings(request.query_params.get("axes", "[]"))
-        return await _answer(lambda: self._compared.rows(axes))
+        return await _json_or_error(lambda: self._compared.rows(axes))
 
     async def comparison_cells(self, request: Request) -> Response:
         """Return what the cells of the comparison grid hold of the images that pass a filter."""
         query = request.query_params
         axes, chosen = _strings(query.get("axes", "[]")), self._filter(query)
-        return await _answer(lambda: self._compared.cells(axes, chosen))
+        return await _json_or_error(lambda: self._compared.cells(axes, chosen))
 
     async def run(self, request: Request) -> Response:
         """Return the snapshot of a run for the dashboard."""
         wanted = [_ids([request.query_params.get(name, "")]) for name in ("run", "compare")]
         run, compare = (one[0] if one else None for one in wanted)
-        return await _answer(lambda: self._dashboard.snapshot(run, compare))
+        return await _json_or_error(lambda: self._dashboard.snapshot(run, compare))
 
     async def basket(self, request: Request) -> Response:
         """Return what the next run sends because of decisions, and the budgets."""
@@ -211,7 +211,7 @@ class _Api:
                 "command": batch.run_command,
             }
 
-        return await _answer(read)
+        return await _json_or_error(read)
 
     async def decide(self, request: Request) -> Response:
         """Record decisions durably, then return the tiles of their images."""
@@ -229,7 +229,7 @@ class _Api:
             self._publisher.wake()
             return self._changed([one.image for one in decisions])
 
-        return await _answer(write)
+        return await _json_or_error(write)
 
     async def undo(self, request: Request) -> Response:
         """Take back the newest action of this reviewer, then return the tiles of its images."""
@@ -241,7 +241,7 @@ class _Api:
             images = batch.write(undo_decisions, batch.id, batch.reviewer(session), action=action)
             return self._changed(images)
 
-        return await _answer(write)
+        return await _json_or_error(write)
 
     def _changed(self, images: list[int]) -> dict[str, Any]:
         batch = self._batch
@@ -285,7 +285,7 @@ class _Api:
         return FileResponse(path, media_type=kind, headers=_NEVER)
 
 
-async def _answer(work: Callable[[], Any]) -> Response:
+async def _json_or_error(work: Callable[[], Any]) -> Response:
     """Run something in a thread and return its result as JSON; None is 404."""
     try:
         found = await run_sync(work)

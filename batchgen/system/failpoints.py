@@ -33,7 +33,7 @@ class Point(StrEnum):
     """An open attempt is settled; others may be open."""
     MOVED = "moved"
     """Images are at their new paths; the ledger still has the old ones."""
-    SET_ASIDE = "set-aside"
+    BLOCKER_MOVED = "set-aside"
     """An image at the target path of another one was moved to ``.moving/``."""
     RESERVED = "reserved"
     """The attempt is recorded; nothing was sent."""

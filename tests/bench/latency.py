@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
     def _reply(self, head: bytes) -> None:
         state = self._state
         if not head.startswith(b"POST "):
-            self._transport.write(_response(*self._told(head.split(b" ", 2)[1].decode())))
+            self._transport.write(_response(*self._counters(head.split(b" ", 2)[1].decode())))
             return
         now = time.time()
         accepted = state.bucket.take(now)
@@ -159,7 +159,7 @@ class _Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(self._state.response)
 
-    def _told(self, path: str) -> tuple[str, str]:
+    def _counters(self, path: str) -> tuple[str, str]:
         _, _, mark = path.partition("/came/")
         if mark:
             return "200 OK", json.dumps(self._state.came[int(mark) :])

@@ -41,7 +41,7 @@ class Scenario:
     options: str = "{size: 1024x640}"
     extra: str = ""
     prompts: tuple[str, ...] = tuple(f"a mug, number {number}" for number in range(20))
-    bought_again: bool = False
+    rebuys: bool = False
     """The proxy retries by itself (`max_retries: 0` counts as unset there), without a trace."""
 
 
@@ -58,9 +58,9 @@ SCENARIOS: Final = (
     Scenario("429 now and then", ("--throttle", "0.2")),
     Scenario("503 now and then", ("--overload", "0.2")),
     Scenario("no money half way", ("--balance", "0.40")),
-    Scenario("billed, then 500", ("--bill-error", "0.2"), bought_again=True),
-    Scenario("billed, then dropped", ("--bill-drop", "0.2"), bought_again=True),
-    Scenario("billed, then 504", ("--bill-gateway-timeout", "0.2"), bought_again=True),
+    Scenario("billed, then 500", ("--bill-error", "0.2"), rebuys=True),
+    Scenario("billed, then dropped", ("--bill-drop", "0.2"), rebuys=True),
+    Scenario("billed, then 504", ("--bill-gateway-timeout", "0.2"), rebuys=True),
     Scenario("billed, then empty", ("--bill-empty", "0.2")),
 )
 
@@ -169,11 +169,11 @@ def play(scenario: Scenario, command: str) -> tuple[str, bool]:
                 " GROUP BY 1, 2 ORDER BY n DESC",
             )
     charged, maybe = (Decimal(found["cost"][name]) for name in ("charged", "maybe"))
-    agrees = charged <= billed <= charged + maybe or scenario.bought_again
+    agrees = charged <= billed <= charged + maybe or scenario.rebuys
     jobs = ", ".join(f"{count} {state}" for state, count in found["jobs"].items() if count)
     outcomes = ", ".join(f"{row['n']} {row['outcome']} {row['error_code'] or ''}" for row in codes)
     verdict = "ok" if agrees else "WRONG"
-    if billed > charged + maybe and scenario.bought_again:
+    if billed > charged + maybe and scenario.rebuys:
         verdict = "proxy"
     line = (
         f"{verdict:5} {scenario.name:24} billed {billed:.4f}, charged {charged:.4f}, maybe"

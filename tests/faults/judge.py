@@ -53,7 +53,7 @@ def open_attempts(directory: Path) -> int:
     return int(rig.query(db, "SELECT count(*) FROM attempts WHERE billed = 'maybe'")[0][0])
 
 
-def billed_doubts(directory: Path, bill: Bill) -> int:
+def billed_uncertain(directory: Path, bill: Bill) -> int:
     """How many of them are on the bill."""
     db = directory / "batchgen.db"
     if not db.exists():
@@ -79,7 +79,7 @@ def dead(directory: Path, bill: Bill) -> list[Finding]:
 
 def final(directory: Path, bill: Bill) -> list[Finding]:
     """Check what must hold after a run has finished (I10 to I12 too)."""
-    found = dead(directory, bill) or [*_strangers(directory)]
+    found = dead(directory, bill) or [*_unknown_files(directory)]
     return found or _by_the_rig(directory, bill, finished=True)
 
 
@@ -151,7 +151,7 @@ def _responses(directory: Path) -> list[Finding]:
     ]
 
 
-def _strangers(directory: Path) -> Iterable[Finding]:
+def _unknown_files(directory: Path) -> Iterable[Finding]:
     """I12: the output directory holds what the ledger says."""
     saved = rig.query(
         directory / "batchgen.db", "SELECT root, path FROM images WHERE state = 'saved'"

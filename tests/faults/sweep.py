@@ -41,7 +41,7 @@ class Figures:
     trials: int = 0
     hit: int = 0
     open_attempts: int = 0
-    billed_doubts: int = 0
+    billed_uncertain: int = 0
     sent_after: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     texts: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Figures:
         self.trials += 1
         self.hit += result.hit is not None
         self.open_attempts += result.open_attempts
-        self.billed_doubts += result.billed_doubts
+        self.billed_uncertain += result.billed_uncertain
         self.sent_after += result.sent_after > 0
         for kind in {finding.kind for finding in result.findings}:
             self.broken[kind] += 1
@@ -63,7 +63,7 @@ class Figures:
         self.trials += other.trials
         self.hit += other.hit
         self.open_attempts += other.open_attempts
-        self.billed_doubts += other.billed_doubts
+        self.billed_uncertain += other.billed_uncertain
         self.sent_after += other.sent_after
         self.broken += other.broken
         self.texts += other.texts
@@ -73,7 +73,7 @@ class Figures:
         found = ", ".join(f"{kind} {count}" for kind, count in sorted(self.broken.items()))
         return (
             f"{name:28} trials {self.trials:5}  hit {self.hit:5}  uncertain {self.open_attempts:4}"
-            f" (billed {self.billed_doubts:4})  sent after {self.sent_after:3}"
+            f" (billed {self.billed_uncertain:4})  sent after {self.sent_after:3}"
             f"  broken: {found or 'none'}"
         )
 

@@ -15,7 +15,7 @@ from tests.support import rig
 
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
 """Shown in tests/unit/ledger/test_database.py, where there are ledgers of an older schema."""
-AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
+AT_PLACES = {Point.KEPT, Point.MOVED, Point.BLOCKER_MOVED}
 """Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
@@ -80,12 +80,12 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
     if point in AT_RECOVERY:
         kill(Point.BODY_SENT, 2)
     kill(point, 1 if point in BEFORE_A_RESPONSE | AT_RECOVERY else 2)
-    in_doubt = judge.open_attempts(tmp_path)
+    open_before = judge.open_attempts(tmp_path)
 
     done = runs.run("run", path, cwd=tmp_path)
     assert done.end.code == 0, done.output
     assert judge.final(tmp_path, served.bill()[before:]) == []
-    assert judge.open_attempts(tmp_path) <= in_doubt
+    assert judge.open_attempts(tmp_path) <= open_before
     posts, rows = served.judge("stats")["posts"], judge.rows(tmp_path)
     assert runs.run("resume", "batch", cwd=tmp_path).end.code == 0
     assert served.judge("stats")["posts"] == posts, "a run with nothing to do sent something"

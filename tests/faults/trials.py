@@ -31,7 +31,7 @@ class Result:
     """Where the run was hit last; None where it ended before."""
     open_attempts: int = 0
     """Requests whose end the ledger did not know, after the kill."""
-    billed_doubts: int = 0
+    billed_uncertain: int = 0
     sent_after: int = 0
     """Requests that left after the failure."""
     findings: list[Finding] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Trial:
         self._hits = 0
         self.result = Result()
 
-    def begin_anew(self, earlier: Bill) -> Trial:
+    def restart_from(self, earlier: Bill) -> Trial:
         """The same trial from another state of its disk; so much was charged by then."""
         following = Trial(self.course, self.directory, self.path, self._waste, self._before)
         following._before = len(self.course.served.bill())
@@ -146,7 +146,7 @@ class Trial:
                     Kind.MONEY, f"{open_attempts - result.open_attempts} open attempts of one run"
                 )
             result.open_attempts = open_attempts
-            result.billed_doubts = judge.billed_doubts(copy, bill)
+            result.billed_uncertain = judge.billed_uncertain(copy, bill)
             result.findings += judge.dead(copy, bill)
 
     def finish(self) -> Result:
@@ -239,7 +239,7 @@ def power_lost(course: Course, number: int, *, response: str) -> Result:
     disk = power.disk_at(recorded.events, cut)
     state = disk.after_cut(kept, random.Random(number))
     power.lay_out(recorded.trial.directory, *state, recorded.trial.path)
-    trial = recorded.trial.begin_anew(recorded.charged_by(disk.calls))
+    trial = recorded.trial.restart_from(recorded.charged_by(disk.calls))
     trial.result.hit = Call(cut, f"power cut, {kept} kept", 0, ())
     trial.judge_dead()
     return trial.finish()

@@ -214,7 +214,7 @@ def refusal_of(check: Callable[[str], object], url: str) -> str:
 # TLS
 
 
-async def _answers(network: Network, server: wire.Server) -> int:
+async def _status_of(network: Network, server: wire.Server) -> int:
     async with StreamTransport(network=network, resolve=unresolved) as client:
         found = await client.handle_async_request(httpx.Request("GET", server.url))
         await found.aclose()
@@ -227,9 +227,9 @@ async def test_a_ca_file_is_trusted_in_addition(system_trust: bool, company: Com
     async with wire.serve(script, company.context) as server:
         unknown = NetworkSettings(system_trust=system_trust)
         with pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
-            await _answers(open_network(unknown), server)
+            await _status_of(open_network(unknown), server)
         known = NetworkSettings(system_trust=system_trust, ca_file=company.file)
-        assert await _answers(open_network(known), server) == 200
+        assert await _status_of(open_network(known), server) == 200
 
 
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 POINTS = st.sampled_from([None, None, None, Point.KEPT, Point.PLACING, Point.PLACED])
-MOVES = st.sampled_from([None, None, Point.MOVED, Point.SET_ASIDE])
+MOVES = st.sampled_from([None, None, Point.MOVED, Point.BLOCKER_MOVED])
 
 
 @pytest.mark.fault("XA3", "XA4", "XA8", "XA9", "XC2", "XC5", "XF2")
@@ -201,7 +201,7 @@ ORDERS: Final[dict[str, Callable[[int, int], int]]] = {
 
 
 @pytest.mark.fault("XC5")
-@pytest.mark.parametrize("point", [None, Point.MOVED, Point.SET_ASIDE])
+@pytest.mark.parametrize("point", [None, Point.MOVED, Point.BLOCKER_MOVED])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
 def test_places_that_depend_on_each_other_are_resolved(
     order: Callable[[int, int], int], point: Point | None, tmp_path: Path

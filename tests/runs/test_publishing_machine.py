@@ -25,7 +25,7 @@ PATHS: Final = ("1.{ext}", "2.{ext}", "sub/1.{ext}")
 MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Syncs cost nothing there."""
 PLACED = st.sampled_from([None, None, Point.KEPT, Point.PLACING, Point.PLACED])
-MOVED = st.sampled_from([None, None, Point.MOVED, Point.SET_ASIDE])
+MOVED = st.sampled_from([None, None, Point.MOVED, Point.BLOCKER_MOVED])
 PUBLISHED = st.sampled_from(
     [None, None, Point.KEPT, Point.PUBLISHING, Point.NAMED, Point.PUBLISHED]
 )

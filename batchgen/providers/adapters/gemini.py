@@ -31,7 +31,7 @@ from batchgen.providers.adapters.response_parsing import (
 _IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
 """Options of batchgen, and their fields in ``generationConfig.imageConfig``."""
 _MARKDOWN_IMAGE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
-_ADDRESS: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
+_URL: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
@@ -117,7 +117,7 @@ def _found(document: Mapping[str, Any]) -> Iterator[str]:
         for part in parts:
             text = part.get("text")
             if isinstance(text, str) and not part.get("thought"):
-                yield from _MARKDOWN_IMAGE.findall(text) or _ADDRESS.findall(text)
+                yield from _MARKDOWN_IMAGE.findall(text) or _URL.findall(text)
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ class Rig:
     def __init__(self, patience_s: float = 60.0) -> None:
         self.now = 0.0
         self.events: list[RunEvent] = []
-        self.goes_on = True
+        self.continues = True
         self.queue = Redelivery(
             self.events.append, self.pause, patience_s=patience_s, clock=lambda: self.now
         )
@@ -30,7 +30,7 @@ class Rig:
     async def pause(self, seconds: float) -> bool:
         await anyio.lowlevel.checkpoint()
         self.now += seconds
-        return self.goes_on
+        return self.continues
 
     @property
     def held(self) -> list[str]:
@@ -112,7 +112,7 @@ async def test_job_in_a_try_may_return() -> None:
 async def test_signal_ends_the_wait_and_reports_the_jobs() -> None:
     rig = Rig()
     await rig.queue.put(job(1), 5, "HTTP 403")
-    rig.goes_on = False
+    rig.continues = False
     assert await rig.queue.get() is None
     assert rig.held == ["k1"]
 

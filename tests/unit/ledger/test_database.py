@@ -304,7 +304,7 @@ def test_a_ledger_that_is_busy_is_not_called_damaged(
             assert "damaged" not in str(caught.value)
 
 
-_AS_NOBODY = """
+_UNPRIVILEGED = """
 import os, sys
 import urllib.parse  # pathlib of 3.13 imports it when it is used, which may be too late
 from contextlib import closing
@@ -332,7 +332,7 @@ def test_a_read_only_ledger_is_read_and_refuses_writing_at_once() -> None:
         path = Path(directory) / "batchgen.db"
         open_for_writing(path).close()
         path.chmod(0o444)
-        done = _python(_AS_NOBODY, path)
+        done = _python(_UNPRIVILEGED, path)
     assert done.stdout.startswith("0\n"), done.stderr
     assert "can't be opened for writing: attempt to write a readonly database" in done.stdout
 

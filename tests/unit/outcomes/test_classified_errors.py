@@ -78,14 +78,14 @@ OPENAI = {
     "busy": (503, "server_is_overloaded", "service_unavailable_error", Outcome.THROTTLED),
     "slow-down": (503, None, "Slow Down", Outcome.THROTTLED),
 }
-TOLD_APART = {f"gateway-{name}": row for name, row in GATEWAY.items()} | {
+CLASSIFIED = {f"gateway-{name}": row for name, row in GATEWAY.items()} | {
     f"openai-{name}": row for name, row in OPENAI.items()
 }
 
 
 @pytest.mark.fault("H05", "H06", "H20")
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "outcome"), TOLD_APART.values(), ids=TOLD_APART.keys()
+    ("status", "code", "kind", "outcome"), CLASSIFIED.values(), ids=CLASSIFIED.keys()
 )
 def test_errors_are_classified_by_code_then_type_then_status(
     status: int, code: object, kind: str, outcome: Outcome

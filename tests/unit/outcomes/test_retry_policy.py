@@ -80,9 +80,9 @@ def test_next_state_for_each_outcome_of_an_attempt() -> None:
         (Outcome.SENDING, JobState.UNCERTAIN),
         (Outcome.SPOILED, JobState.FAILED),
     ):
-        assert following(outcome) == Next(state=held, reason="code", counts_doubt=True)
+        assert following(outcome) == Next(state=held, reason="code", counts_uncertain=True)
         assert following(outcome, max_waste=PRICE) == Next(
-            state=JobState.PENDING, reason="code", wait_s=wait, counts_doubt=True, wasted=PRICE
+            state=JobState.PENDING, reason="code", wait_s=wait, counts_uncertain=True, wasted=PRICE
         )
 
 
@@ -166,7 +166,7 @@ def test_uncertain_job_is_rebought_once_within_the_allowance(outcome: Outcome) -
     ):
         assert refused.state is not JobState.PENDING
         assert refused.wasted == ZERO
-        assert refused.counts_doubt
+        assert refused.counts_uncertain
 
 
 @pytest.mark.parametrize(
