@@ -1,4 +1,6 @@
-"""Find banned words and long test names; CONTRIBUTING.md has the rules and the glossary.
+"""Find banned words in texts and identifiers, and long test names.
+
+CONTRIBUTING.md has the rules and the glossary.
 
 ``python -m tests.support.language`` lists the hits of the paths given as arguments.
 ``python -m tests.support.language --update`` lowers the counts in ``tests/language_pending.json``.
@@ -60,6 +62,14 @@ QUOTED: Final = {
 SWITCHES: Final = re.compile(r"--[a-z]+(-[a-z]+)+")
 """Names of options, which cannot change without breaking scripts."""
 
+COLUMNS: Final = {"doubts"}
+"""Names that follow a column of the ledger."""
+
+NONE_CHECK: Final = "is none"
+"""The end of names such as ``_is_none``, which are about None of Python."""
+
+HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -97,6 +107,48 @@ def banned_words(path: Path) -> Iterator[Hit]:
             yield Hit(name, number, found[0])
 
 
+def banned_identifiers(path: Path) -> Iterator[Hit]:
+    """Yield the identifiers with banned words that a file defines."""
+    name = path.relative_to(ROOT).as_posix()
+    if path.suffix != ".py" or name in QUOTED:
+        return
+    for line, identifier in banned_definitions(path.read_text(encoding="utf-8")):
+        yield Hit(name, line, identifier)
+
+
+def banned_definitions(code: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of each definition with banned words.
+
+    Names that are only used are defined elsewhere: in another file, or in a library.
+    """
+    for line, name in definitions(ast.parse(code)):
+        words = HUMPS.sub(" ", name.replace("_", " ")).removesuffix(NONE_CHECK)
+        if name not in COLUMNS and BANNED.search(words):
+            yield line, name
+
+
+def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of each function, class, parameter, variable and attribute."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.lineno, node.name
+            case ast.arg():
+                yield node.lineno, node.arg
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.lineno, node.attr
+            case ast.alias(asname=str(name)):
+                yield node.lineno, name
+            case ast.ExceptHandler(name=str(name)):
+                yield node.lineno, name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield node.lineno, name
+            case ast.MatchMapping(rest=str(name)):
+                yield node.lineno, name
+
+
 def long_names(path: Path) -> Iterator[Hit]:
     """Yield the names of test functions with more than MAX_NAME characters."""
     if path.suffix != ".py":
@@ -110,13 +162,20 @@ def long_names(path: Path) -> Iterator[Hit]:
             yield Hit(path.relative_to(ROOT).as_posix(), node.lineno, node.name)
 
 
+RULES: Final = {
+    "words": banned_words,
+    "identifiers": banned_identifiers,
+    "names": long_names,
+}
+
+
 def counts() -> dict[str, dict[str, int]]:
     """Return the number of hits per rule and prefix."""
-    words, names = Counter[str](), Counter[str]()
+    found = {rule: Counter[str]() for rule in RULES}
     for path in files():
-        words.update(hit.prefix for hit in banned_words(path))
-        names.update(hit.prefix for hit in long_names(path))
-    return {"words": dict(sorted(words.items())), "names": dict(sorted(names.items()))}
+        for rule, search in RULES.items():
+            found[rule].update(hit.prefix for hit in search(path))
+    return {rule: dict(sorted(prefixes.items())) for rule, prefixes in found.items()}
 
 
 def pending() -> dict[str, dict[str, int]]:
@@ -144,8 +203,9 @@ def main(arguments: list[str]) -> None:
     for path in files():
         name = path.relative_to(ROOT).as_posix()
         if name.startswith(tuple(arguments) or ""):
-            for hit in (*banned_words(path), *long_names(path)):
-                print(f"{hit.path}:{hit.line}: {hit.text}")
+            for search in RULES.values():
+                for hit in search(path):
+                    print(f"{hit.path}:{hit.line}: {hit.text}")
 
 
 if __name__ == "__main__":
