@@ -17,7 +17,7 @@ from tests.support.plans import STRICT, NoSquares, Plan, faults_of
 
 
 class Known:
-    """Addresses of which something is known."""
+    """URLs of which something is known."""
 
     def __init__(self, **copies: FetchedReference) -> None:
         self.asked: list[str] = []

@@ -16,7 +16,7 @@ from tests.support.plans import trusted_names
 
 
 class Noted:
-    """Addresses that are all fetched to one file, or to none."""
+    """URLs that are all fetched to one file, or to none."""
 
     def __init__(self, copy: FetchedReference) -> None:
         self.copy = copy
