@@ -183,6 +183,8 @@ class Job(OutputOptions):
     """Ambiguous or spoiled attempts since a person last made it pending."""
     cuts: int = 0
     """Uploads that were cut off, since a person last made it pending."""
+    has_images: bool = True
+    """Whether the ledger had images of it, in any state; True where that was not looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

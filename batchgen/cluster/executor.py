@@ -42,7 +42,7 @@ from batchgen.http.request import Body
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId, Job
 from batchgen.ledger.group_commit import LedgerWriteError
-from batchgen.ledger.path_owners import JobPlace, path_histories
+from batchgen.ledger.path_owners import NOTHING_KNOWN, JobPlace, path_histories
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
 from batchgen.spool.portable import receive_response
@@ -177,6 +177,8 @@ class ClusterExecutor:
         Raises NotSentError.
         """
         ledger, root = self._context.ledger, job.root
+        if not job.has_images:
+            return dict.fromkeys(self._obstacles.paths_of(job), NOTHING_KNOWN)
         try:
             return {
                 path: await ledger.run_one_of_many(path_histories, JobPlace(job.id, root, path))

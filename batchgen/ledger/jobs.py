@@ -20,7 +20,8 @@ from batchgen.outcomes.retry_policy import Next
 
 _COLUMNS: Final = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, keep_partials, sidecar, metadata, publish, estimated, tries, doubts, cuts"
+    "keep_previous, keep_partials, sidecar, metadata, publish, estimated, tries, doubts, cuts, "
+    "EXISTS (SELECT 1 FROM images WHERE job_id = jobs.id) AS has_images"
 )
 _HAS_PLANNED_IMAGE: Final = """
     (jobs.renewal IS NULL AND EXISTS (SELECT 1 FROM images
@@ -194,4 +195,5 @@ def _job(conn: sqlite3.Connection, row: sqlite3.Row) -> Job:
         tries=values["tries"],
         doubts=values["doubts"],
         cuts=values["cuts"],
+        has_images=bool(values["has_images"]),
     )

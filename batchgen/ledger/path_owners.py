@@ -33,6 +33,10 @@ class PathHistory:
     """Digests of all images that the job ever had there."""
 
 
+NOTHING_KNOWN: Final = PathHistory(is_own=False, hashes=frozenset())
+"""Of a job that never had an image."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobPlace:
     """A place where a job may have an image."""

@@ -80,6 +80,16 @@ def test_a_done_job_moves_its_price_from_reserved_to_charged(
     assert {row["url"] for row in urls} == {None}, "a signed URL that is not needed is kept"
 
 
+def test_a_job_knows_whether_the_ledger_has_images_of_it(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0), planned(1)])
+    attempt = send(ledger, start(ledger, batch), first(ledger, batch))
+    record_response(ledger, attempt, OK, [(ImageRef(index=0), None)], response="x")
+    (job,) = paid_jobs(ledger, batch)
+    assert read_job(ledger, job).has_images
+    (other,) = pending_jobs(ledger, batch, after=JobId(0), limit=9)
+    assert not other.has_images
+
+
 def test_budget_counts_reserved_charged_and_uncertain_money(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
     run = start(ledger, batch, max_cost=3 * PRICE + 1)
