@@ -7,11 +7,9 @@ call: a call may cost money. Ray tasks are not used, as they are repeated by def
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import pickle
 import socket
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -40,13 +38,14 @@ class ActorProcess(Actor):
     competes with the event loop. It passes bytes on as they are.
     """
 
-    async def call(self, method: str, packed: bytes) -> bytes:
-        """Call a method of the actor."""
-        return pickle.dumps(await getattr(self, method)(*pickle.loads(packed)), _PICKLED)
+    async def call(self, packed: bytes) -> bytes:
+        """Call a method of the actor: its name and its arguments."""
+        method, *args = pickle.loads(packed)
+        return pickle.dumps(await getattr(self, method)(*args), _PICKLED)
 
 
-def _packed(*args: object) -> bytes:
-    return pickle.dumps(args, _PICKLED)
+def _packed(method: str, *args: object) -> bytes:
+    return pickle.dumps((method, *args), _PICKLED)
 
 
 class RayNodes:
@@ -89,6 +88,7 @@ class RayNodes:
             max_task_retries=0,
             max_concurrency=_CALLS_AT_ONCE,
             num_cpus=0,
+            enable_task_events=False,
             scheduling_strategy="SPREAD",
         )
         handle = actor.remote(settings, build)
@@ -107,7 +107,7 @@ class RayNodes:
         left, failed = settings, ""
         for _ in range(_START_TRIES):
             handles = [self.start(one, build) for one in left]
-            asked = [handle.call.remote("greet", _packed(nonce)) for handle in handles]
+            asked = [handle.call.remote(_packed("greet", nonce)) for handle in handles]
             self._ray.wait(asked, num_returns=len(asked), timeout=_GREET_S)
             again = []
             for one, handle, reply in zip(left, handles, asked, strict=True):
@@ -124,14 +124,9 @@ class RayNodes:
             " version on every node; nothing was sent"
         )
 
-    def call(self, handle: Any, method: str, *args: object) -> Awaitable[Any]:
-        """Call a method of an actor; the awaitable raises an error that `is_lost` classifies."""
-        reference = handle.call.remote(method, _packed(*args))
-
-        async def result() -> Any:
-            return pickle.loads(await reference)
-
-        return asyncio.ensure_future(result())
+    async def call(self, handle: Any, method: str, *args: object) -> Any:
+        """Call a method of an actor. Raises an error that `is_lost` classifies."""
+        return pickle.loads(await handle.call.remote(_packed(method, *args)))
 
     def is_lost(self, error: BaseException) -> bool:
         """Return whether an error says that the actor, its node or the cluster is gone."""
