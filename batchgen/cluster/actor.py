@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from batchgen.cluster.gathering import gather_s
+from batchgen.cluster.gathering import Gathering
 from batchgen.cluster.messages import (
+    URGENT,
     ActorSettings,
     AnyReport,
     DepartOrder,
@@ -87,10 +88,11 @@ class Actor:
         self._heard = time.monotonic()
         self._held = 0
         """Orders in progress."""
-        self._reports: list[tuple[int, AnyReport]] = []
-        """Reports that the driver does not have."""
+        self._requests = 0
+        """Those of them that hold up a request."""
         self._has_reports = asyncio.Event()
-        self._gather_s = gather_s()
+        self._reports = Gathering[tuple[int, AnyReport]](self._has_reports.set)
+        """Reports that the driver does not have."""
         self._is_ending = False
         self._tasks = set[asyncio.Task[Any]]()
 
@@ -138,8 +140,8 @@ class Actor:
         self._heard = time.monotonic()
         return self._heard
 
-    async def take(self, orders: Orders) -> None:
-        """Begin to carry out orders; `reports` has what became of them."""
+    async def take(self, orders: Orders) -> list[tuple[int, AnyReport]]:
+        """Begin to carry out orders, and return reports of others; see `reports`."""
         self._heard = time.monotonic()
         refusal, intents = self._refusal(orders), None
         if orders.intents and not refusal:
@@ -147,17 +149,21 @@ class Actor:
             intents = self._spawn(self._sender.put_intents(orders.intents, b"\n".join(lines)))
         for number, order in orders.numbered:
             self._held += 1
+            self._requests += isinstance(order, URGENT)
             self._spawn(self._carry_out(number, order, refusal, intents))
+        return self._take_reports()
 
     async def reports(self) -> list[tuple[int, AnyReport]]:
         """Wait for reports and return them, each with the number of its order."""
         self._heard = time.monotonic()
-        await self._has_reports.wait()
-        await asyncio.sleep(self._gather_s)
-        found, self._reports = self._reports, []
-        self._gather_s = gather_s(len(found))
+        while True:
+            await self._has_reports.wait()
+            if found := self._take_reports():
+                return found
+
+    def _take_reports(self) -> list[tuple[int, AnyReport]]:
         self._has_reports.clear()
-        return found
+        return self._reports.take()
 
     def _refusal(self, orders: Orders) -> str:
         ours = self._settings
@@ -182,15 +188,15 @@ class Actor:
             report = Failed(repr(exc))
         finally:
             self._held -= 1
-        self._add(number, report)
+            self._requests -= isinstance(order, URGENT)
+        self._add(number, report, is_urgent=isinstance(order, URGENT))
         for message in images:
             self._add(number, await self._fetched(message))
         if any(one.url is None for one in images):
             await self._sender.forget(images[0].attempt)
 
-    def _add(self, number: int, report: AnyReport) -> None:
-        self._reports.append((number, report))
-        self._has_reports.set()
+    def _add(self, number: int, report: AnyReport, *, is_urgent: bool = False) -> None:
+        self._reports.add((number, report), is_urgent=is_urgent or not self._requests)
 
     async def _fetched(self, message: FetchMessage) -> ImageReport:
         """Fetch an image before the driver asks for it; after an error it asks."""

@@ -1,8 +1,8 @@
 """The orders that a driver gives to one actor, and the reports that come back.
 
-Orders of the same moment travel in one call, and so do reports. One call for reports is always
-open. Nothing is given twice: what became of an order whose actor is lost is unknown, unless the
-order had not left this machine.
+Orders of the same moment travel in one call, and so do reports, many of them in the reply to a call
+that gives orders. One call for reports is always open. Nothing is given twice: what became of an
+order whose actor is lost is unknown, unless the order had not left this machine.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from batchgen.cluster.gathering import gather_s
+from batchgen.cluster.gathering import Gathering
 from batchgen.cluster.intents import MAX_TOGETHER, intent_name
 from batchgen.cluster.messages import (
+    URGENT,
     ActorSettings,
     AnyReport,
     Failed,
@@ -73,6 +74,8 @@ class Given:
     """With its intent, once it is given; None for other orders."""
     images: dict[int, Fetching] = field(default_factory=dict)
     """By position, those that the actor fetches without an order."""
+    early: dict[int, FetchReport] = field(default_factory=dict)
+    """By position, what became of images whose report came before that of their request."""
 
 
 @dataclass(slots=True)
@@ -116,11 +119,11 @@ class Channel:
         self._waiting: dict[int, Given] = {}
         self._fetching: dict[tuple[int, int], Fetching] = {}
         """By the number of the order and the position of the image."""
-        self._outbox: list[Given] = []
-        self._gather_s = gather_s()
+        self._outbox = Gathering[Given](self._flush)
+        self._requests = 0
+        """Orders without a report that hold up a request."""
         self.gathered = 0
         """Requests that wait to be given together."""
-        self._timer: asyncio.TimerHandle | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._on_lost: Callable[[str], None] = lambda reason: None
         self.clock = ActorClock()
@@ -151,19 +154,19 @@ class Channel:
         if self.lost is not None:
             raise OrderLostError(self.lost, given)
         self._waiting[given.number] = given
-        self._outbox.append(given)
-        self.gathered += isinstance(order, SendOrder)
+        is_send, is_urgent = isinstance(order, SendOrder), isinstance(order, URGENT)
+        self._outbox.add(given, is_urgent=is_urgent or not self._requests)
+        self._requests += is_urgent
+        self.gathered += is_send
         if at_once or self.gathered == MAX_TOGETHER:
             self._flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._gather_s, self._flush)
         try:
             report = await given.done
         finally:
             self._waiting.pop(given.number, None)
-            if not given.is_given and given in self._outbox:
-                self._outbox.remove(given)
-                self.gathered -= isinstance(order, SendOrder)
+            self._requests -= is_urgent
+            if not given.is_given and self._outbox.remove(given):
+                self.gathered -= is_send
         if isinstance(report, Failed):
             raise OrderLostError(report.error, given, bug=True)
         return report, given
@@ -179,7 +182,7 @@ class Channel:
         if self.lost is not None:
             return
         self.lost = reason
-        self._outbox.clear()  # what the waiting ones hear is that it was not given
+        self._outbox.take()  # what the waiting ones hear is that it was not given
         for given in self._waiting.values():
             if not given.done.done():
                 given.done.set_exception(OrderLostError(reason, given))
@@ -191,11 +194,7 @@ class Channel:
 
     def _flush(self) -> None:
         """Give what is in the outbox, with few requests in each call."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        outbox, self._outbox, self.gathered = self._outbox, [], 0
-        self._gather_s = gather_s(len(outbox))
+        outbox, self.gathered = self._outbox.take(), 0
         sends = [one for one in outbox if isinstance(one.order, SendOrder)]
         others = [one for one in outbox if not isinstance(one.order, SendOrder)]
         for start in range(0, max(1, len(sends)), MAX_TOGETHER):
@@ -222,7 +221,7 @@ class Channel:
 
     async def _deliver(self, parts: list[Given], message: Orders) -> None:
         try:
-            await self._nodes.call(self._handle, "take", message)
+            reports = await self._nodes.call(self._handle, "take", message)
         except Exception as exc:  # the orders may have arrived all the same
             if self._nodes.is_lost(exc):
                 self.lose(type(exc).__name__)
@@ -230,6 +229,9 @@ class Channel:
             for given in parts:
                 if not given.done.done():
                     given.done.set_exception(OrderLostError(said(exc), given, bug=True))
+            self.lose(said(exc))  # the reply may have had reports of other orders
+        else:
+            self._note_all(reports)
 
     async def _collect(self) -> None:
         while self.lost is None:
@@ -238,22 +240,32 @@ class Channel:
             except Exception as exc:  # no report can be trusted to come after that
                 self.lose(said(exc))
                 return
-            for number, report in reports:
-                self._note(number, report)
+            self._note_all(reports)
+
+    def _note_all(self, reports: Sequence[tuple[int, AnyReport]]) -> None:
+        for number, report in reports:
+            self._note(number, report)
 
     def _note(self, number: int, report: AnyReport) -> None:
+        given = self._waiting.get(number)
+        is_waiting = given is not None and not given.done.done()
         if isinstance(report, ImageReport):
             fetching = self._fetching.pop((number, report.position), None)
             if fetching is not None and not fetching.done.done():
                 fetching.done.set_result(report.report)
+            elif given is not None and is_waiting:  # replies to two calls may overtake each other
+                given.early[report.position] = report.report
             return
-        given = self._waiting.get(number)
-        if given is None or given.done.done():
+        if given is None or not is_waiting:
             return
         if isinstance(report, SendReport):
             for position, url in report.fetching:
                 one = Fetching(url, asyncio.get_running_loop().create_future())
-                self._fetching[number, position] = given.images[position] = one
+                given.images[position] = one
+                if position in given.early:
+                    one.done.set_result(given.early[position])
+                else:
+                    self._fetching[number, position] = one
         given.done.set_result(report)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -244,6 +244,8 @@ Order: TypeAlias = SendOrder | DepartOrder | FetchMessage | PutOrder
 FetchReport: TypeAlias = VerifiedImage | NotFetched | FetchResult | FetchLater | FetchSpoiled
 Report: TypeAlias = SendReport | FetchReport | PutReport | Failed
 AnyReport: TypeAlias = Report | ImageReport
+URGENT: Final = (SendOrder, DepartOrder)
+"""Orders that a request waits for. It holds its place until their reports; others hold up none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,3 +61,19 @@ def test_orders_of_another_driver_are_refused(name: str, value: object) -> None:
 def test_actor_that_was_stopped_puts_no_image() -> None:
     report = report_of(replace(SETTINGS, silent_s=-1.0), PUT)
     assert report == PutReport("the driver is silent")
+
+
+def test_actor_reports_in_its_reply_to_the_next_orders() -> None:
+    orders = Orders(epoch=2, key_variable="KEY", intents="", numbered=((7, PUT),))
+
+    async def run() -> list[tuple[int, AnyReport]]:
+        actor = Actor(SETTINGS, cast(Any, None))
+        assert await actor.take(orders) == []
+        found: list[tuple[int, AnyReport]] = []
+        while not found:
+            await asyncio.sleep(0)
+            found = await actor.take(replace(orders, numbered=()))
+        await actor.close()
+        return found
+
+    assert [number for number, _ in asyncio.run(run())] == [7]

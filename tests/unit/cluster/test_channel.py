@@ -18,6 +18,8 @@ from batchgen.cluster.messages import (
     ImageReport,
     NotFetched,
     Orders,
+    PutOrder,
+    PutReport,
     SendOrder,
     SendReport,
 )
@@ -44,6 +46,8 @@ class Nodes:
         self.taken: asyncio.Queue[Orders] = asyncio.Queue()
         self.reports: asyncio.Queue[list[tuple[int, AnyReport]] | Exception] = asyncio.Queue()
         self.refuses: Exception | None = None
+        self.replies: list[tuple[int, AnyReport]] = []
+        """Reports in the reply to each call that gives orders."""
 
     def call(self, handle: object, method: str, *args: Any) -> Awaitable[Any]:
         work: Coroutine[Any, Any, Any] = getattr(self, f"_{method}")(*args)
@@ -52,10 +56,11 @@ class Nodes:
     def is_lost(self, error: BaseException) -> bool:
         return isinstance(error, Lost)
 
-    async def _take(self, orders: Orders) -> None:
+    async def _take(self, orders: Orders) -> list[tuple[int, AnyReport]]:
         self.taken.put_nowait(orders)
         if self.refuses is not None:
             raise self.refuses
+        return self.replies
 
     async def _reports(self) -> list[tuple[int, AnyReport]]:
         found = await self.reports.get()
@@ -131,14 +136,20 @@ def test_order_that_waited_when_its_actor_was_lost_never_leaves() -> None:
 
 
 @pytest.mark.parametrize("refused", [Lost("gone"), TypeError("a bug")])
-def test_refused_call_leaves_its_orders_unknown(refused: Exception) -> None:
+def test_refused_call_leaves_all_orders_unknown(refused: Exception) -> None:
+    """Reports of earlier orders may have been in its reply; no caller waits for them."""
+
     async def test(nodes: Nodes, channel: Channel) -> None:
+        earlier = asyncio.ensure_future(channel.give(order(1), at_once=True))
+        await nodes.taken.get()
         nodes.refuses = refused
         with pytest.raises(OrderLostError) as lost:
-            await channel.give(order(1))
+            await channel.give(order(2))
         assert lost.value.is_given
         assert (lost.value.bug is None) == isinstance(refused, Lost)
-        assert (channel.lost is None) == isinstance(refused, TypeError)
+        assert channel.lost is not None
+        with pytest.raises(OrderLostError):
+            await earlier
 
     with_channel(test)
 
@@ -166,6 +177,41 @@ def test_image_fetched_without_an_order_is_reported_later(is_lost: bool) -> None
         nodes.reports.put_nowait(Lost("gone") if is_lost else [(0, ImageReport(1, failed))])
         assert isinstance(await second.done, NotFetched)
         assert first.done.done() == is_lost
+
+    with_channel(test)
+
+
+def test_report_of_an_image_may_overtake_that_of_its_request() -> None:
+    async def test(nodes: Nodes, channel: Channel) -> None:
+        failed = NotFetched("unreadable")
+        nodes.reports.put_nowait([(0, ImageReport(0, failed))])
+        nodes.reports.put_nowait([(0, SendReport(fetching=((0, None),)))])
+        _, given = await channel.give(order(1))
+        assert await given.images[0].done == failed
+
+    with_channel(test)
+
+
+def test_reports_come_in_the_reply_to_orders() -> None:
+    async def test(nodes: Nodes, channel: Channel) -> None:
+        first = asyncio.create_task(channel.give(order(1)))
+        await nodes.taken.get()
+        nodes.replies = [(0, SendReport(size=5)), (1, SendReport(size=6))]
+        reports = await asyncio.gather(first, channel.give(order(2)))
+        assert [cast(SendReport, report).size for report, _ in reports] == [5, 6]
+
+    with_channel(test)
+
+
+def test_put_travels_with_the_next_request() -> None:
+    async def test(nodes: Nodes, channel: Channel) -> None:
+        put = PutOrder(AttemptId("0a"), 0, "mug.png", create=True)
+        given = [asyncio.create_task(channel.give(order(1)))]
+        assert len((await nodes.taken.get()).numbered) == 1
+        given += [asyncio.create_task(channel.give(one)) for one in (put, order(2))]
+        assert [one for _, one in (await nodes.taken.get()).numbered] == [order(2), put]
+        nodes.reports.put_nowait([(0, SendReport()), (1, PutReport()), (2, SendReport())])
+        await asyncio.gather(*given)
 
     with_channel(test)
 
