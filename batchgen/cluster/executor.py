@@ -97,7 +97,8 @@ class ClusterExecutor:
         message = await self._message(order, known)
         if not order.is_timed:
             await order.wait()
-        channel, announced = await self._pick(), None
+        gap_s = self._context.throttle.least_gap_s if order.is_timed else 0.0
+        channel, announced = await self._pick(in_turn=gap_s > 0), None
         try:
             if order.is_timed:
                 announced = await self._announce(channel, message, order.job)
@@ -140,7 +141,8 @@ class ClusterExecutor:
         left_s = await order.wait(clock.ahead_s)
         require_lease(self._context, self._parts.lease)
         at = clock.theirs(time.monotonic() + left_s)
-        report, given = await channel.give(DepartOrder(order.attempt, at), at_once=True)
+        depart = DepartOrder(order.attempt, at, self._context.throttle.least_gap_s)
+        report, given = await channel.give(depart, at_once=True)
         if isinstance(report, SendReport):
             clock.note_late(report.late_s)
         return report, given
@@ -199,11 +201,14 @@ class ClusterExecutor:
             ]
         )
 
-    async def _pick(self) -> Channel:
-        """Return an actor for a paid order. Raises NotSentError, and stops dispatch then."""
+    async def _pick(self, *, in_turn: bool) -> Channel:
+        """Return an actor for a paid order; see `Actors.pick_in_turn`.
+
+        Raises NotSentError, and stops dispatch then.
+        """
         require_lease(self._context, self._parts.lease)
         try:
-            return await self._actors.pick()
+            return await (self._actors.pick_in_turn() if in_turn else self._actors.pick())
         except NoActorError as exc:
             self._context.throttle.stop(f"{CLUSTER}: {exc}")
             raise NotSentError(str(exc)) from None

@@ -133,6 +133,8 @@ class DepartOrder:
     attempt: AttemptId
     at: float
     """On the clock of the actor."""
+    gap_s: float = 0.0
+    """The least time since the departure before it of the same actor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

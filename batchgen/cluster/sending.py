@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from batchgen.cluster.gate import Gate
+from batchgen.cluster.gate import Gate, LastDeparture
 from batchgen.cluster.intents import put_once, response_name
 from batchgen.cluster.messages import (
     MAX_REPORTED_BYTES,
@@ -74,6 +74,7 @@ class Sender:
         self._references = references
         self._kept: OrderedDict[AttemptId, None] = OrderedDict()
         self._ready = dict[AttemptId, _Ready]()
+        self._departed = LastDeparture()
 
     async def put_intents(self, name: str, data: bytes) -> SendReport | None:
         """Put the intents of requests; return why none of them may be sent."""
@@ -115,7 +116,7 @@ class Sender:
             return Sent(SendReport(refused=f"a reference image cannot be read: {exc}"))
         if not order.is_timed:
             return await self._exchange(order, body, None)
-        gate = Gate()
+        gate = Gate(self._departed)
         sending = asyncio.ensure_future(self._exchange(order, body, gate))
         self._ready[order.attempt] = _Ready(gate, sending)
         reached = asyncio.ensure_future(gate.reached())
@@ -126,7 +127,7 @@ class Sender:
     async def depart(self, order: DepartOrder) -> Sent:
         """Let a request leave that is connected, and do the rest of `send`."""
         ready = self._ready.pop(order.attempt)
-        ready.gate.open(order.at)
+        ready.gate.open(order.at, order.gap_s)
         return await ready.sending
 
     async def _body(self, order: SendOrder) -> PiecedBody:

@@ -156,6 +156,11 @@ class Throttle:
         return self._core.pace
 
     @property
+    def least_gap_s(self) -> float:
+        """The least time between two departures; 0.0 if bursts are allowed."""
+        return self._core.least_gap_s
+
+    @property
     def stopped(self) -> bool:
         """Whether no request may start any more."""
         return self._core.stopped

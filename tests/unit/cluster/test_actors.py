@@ -8,7 +8,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from batchgen.cluster.actors import Actors, Started
+from batchgen.cluster.actors import _IN_TURN, Actors, Started
 
 
 @dataclass
@@ -34,6 +34,25 @@ def test_next_order_goes_to_a_group_if_its_actor_is_not_busier(
     channels: list[tuple[int, int]], picked: int
 ) -> None:
     """A group in few hands saves calls; orders in few hands cost more when one is lost."""
+    found = [Channel(held, gathered) for held, gathered in channels]
+    actors = actors_of(found)
+    assert cast(Any, anyio.run(actors.pick)) is found[picked]
+
+
+def test_requests_in_turn_go_to_one_actor_until_it_is_lost() -> None:
+    one, other = found = [Channel(0, 0), Channel(1, 0)]
+    actors = actors_of(found)
+    assert [cast(Any, anyio.run(actors.pick_in_turn)) for _ in range(3)] == [one] * 3
+    one.held = 2
+    assert cast(Any, anyio.run(actors.pick_in_turn)) is one
+    one.lost = "gone"
+    assert cast(Any, anyio.run(actors.pick_in_turn)) is other
+    one.lost = None
+    picked = [cast(Any, anyio.run(actors.pick_in_turn)) for _ in range(_IN_TURN)]
+    assert picked == [other] * _IN_TURN
+
+
+def actors_of(channels: list[Channel]) -> Actors:
     started = Started(
         nodes=cast(Any, None),
         settings=cast(Any, None),
@@ -43,6 +62,5 @@ def test_next_order_goes_to_a_group_if_its_actor_is_not_busier(
         nonce=b"",
     )
     actors = Actors(started, cast(Any, None), lambda text: None)
-    found = [Channel(held, gathered) for held, gathered in channels]
-    actors._channels = cast(Any, found)
-    assert cast(Any, anyio.run(actors.pick)) is found[picked]
+    actors._channels = cast(Any, channels)
+    return actors
