@@ -36,6 +36,7 @@ from batchgen.ledger.group_commit import (
 )
 from batchgen.ledger.journal import begin_log, end_log, files_of
 from batchgen.ledger.ledger import Ledger
+from batchgen.system.load import Load
 from batchgen.system.mounts import is_local
 from batchgen.system.threads import RESULTS_PER_TURN, Pending
 
@@ -48,8 +49,10 @@ _MAX_QUICK_GROUP: Final = 64
 """Most steps of a group on the event loop's thread. With responses of 64 kB, they take 20 ms and
 4 MB."""
 _GATHER_S: Final = 0.002
-"""How long the first step of a group waits for others, with the commit before it. While the
-processor is busy, the event loop takes longer, and groups are larger."""
+"""How long the first step of a group waits for others, with the commit before it."""
+_GATHER_BUSY_S: Final = 0.015
+"""The same while this process uses all of a processor: larger groups take less of it, and where it
+has time left, requests should start sooner."""
 _BEAT_S: Final = 15.0
 _HURRIED_S: Final = 30.0
 """How long a locked ledger is waited for once the run is ending."""
@@ -81,6 +84,7 @@ class LedgerWriter:
         self._loop_has_ledger = threading.Lock()
         """Held while the event loop's thread uses the connection, until the COMMIT that follows;
         and by a heartbeat between groups."""
+        self._load = Load()
         self._beaten = time.monotonic()
         self._patience = patience.copy()
         self._loop: asyncio.AbstractEventLoop
@@ -145,7 +149,10 @@ class LedgerWriter:
     def _add(self, call: Call) -> None:
         self._waiting.append(call)
         if not self._is_writing and self._timer is None:
-            self._timer = self._loop.call_later(_GATHER_S, self._start_group)
+            self._timer = self._loop.call_later(self._gather_s(), self._start_group)
+
+    def _gather_s(self) -> float:
+        return _GATHER_BUSY_S if self._load.is_busy() else _GATHER_S
 
     def _start_group(self) -> None:
         """Hand the calls that wait to the thread, after their statements if these are quick."""
@@ -179,7 +186,7 @@ class LedgerWriter:
     def _end_group(self, responses: Sequence[Response]) -> None:
         self._is_writing = False
         if self._waiting:
-            left_s = self._waiting[0].queued_at_s + _GATHER_S - time.monotonic()
+            left_s = self._waiting[0].queued_at_s + self._gather_s() - time.monotonic()
             self._timer = self._loop.call_later(max(0, left_s), self._start_group)
         _deliver(responses)
 
