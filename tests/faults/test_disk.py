@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -73,8 +75,11 @@ def _full(disk: Path) -> None:
 
 def _files_used_up(disk: Path) -> None:
     (disk / "files").mkdir()
-    for number in range(os.statvfs(disk).f_favail):
-        (disk / "files" / str(number)).touch()
+    names = map(str, itertools.count())
+    with suppress(OSError):  # the run takes some of them meanwhile
+        while True:
+            (disk / "files" / next(names)).touch()
+    assert os.statvfs(disk).f_favail == 0
 
 
 def _read_only(disk: Path) -> None:
