@@ -272,3 +272,28 @@ def test_advance_is_turned_off(browser: Browser, served_fifty: Server, key: str)
     page.keyboard.press(key)
     wait_for_decision(page, "k-00000", "a" if key == "a" else "r")
     assert cursor(page) == "k-00000"
+
+
+def test_a_key_right_after_a_redo_opens_a_dialog_that_works(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """A busy browser handles it before the close event of the first dialog."""
+    big_batch(tmp_path, 3)
+    with review(tmp_path) as server:
+        page = ready(browser, server.url)
+        page.keyboard.press("r")
+        page.fill("#redo-note", "darker")
+        page.evaluate(
+            """async () => {
+                const press = (element, key) => element.dispatchEvent(
+                    new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+                press(document.getElementById("redo-note"), "Enter");
+                press(document.body, "r");
+            }"""
+        )
+        expect(page.locator("#redo-dialog")).to_be_visible()
+        page.fill("#redo-note", "brighter")
+        page.press("#redo-note", "Enter")
+        expect(page.locator("#redo-dialog")).to_be_hidden()
+        wait_for_decision(page, "k-00000", "o")
+    assert ("k-00000", "redo") in rows(tmp_path)
