@@ -56,7 +56,10 @@ class PlanOptions(RefreshOptions):
 
 @contextmanager
 def _permanent_imports() -> Iterator[None]:
-    """Exclude modules imported in this block from garbage collection: a run needs them all."""
+    """Exclude modules imported in this block from garbage collection: a plan or run needs them.
+
+    The pages of a plan outlive young generations, so that each dozen pages would scan all of them.
+    """
     gc.disable()
     try:
         yield
@@ -156,9 +159,10 @@ def plan(
 
     MANIFEST defaults to batch.yaml. Needs no key and no network; writes nothing.
     """
-    from batchgen.commands.plan import plan as command
-    from batchgen.commands.plan import why
-    from batchgen.session.overrides import Overrides
+    with _permanent_imports():
+        from batchgen.commands.plan import plan as command
+        from batchgen.commands.plan import why
+        from batchgen.session.overrides import Overrides
 
     overrides = Overrides(**options)
     if (key is not None or shown or sample) and len(manifests) > 1:
@@ -191,8 +195,9 @@ def run(
     MANIFEST defaults to batch.yaml.
     """
     if dry_run:
-        from batchgen.commands.plan import plan
-        from batchgen.session.overrides import Overrides
+        with _permanent_imports():
+            from batchgen.commands.plan import plan
+            from batchgen.session.overrides import Overrides
 
         return plan(list(manifests), Overrides(**options), as_json=as_json)
     with _permanent_imports():

@@ -27,12 +27,10 @@ from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare
 from batchgen.session.proposal import PlanSummary, propose
 from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
-from batchgen.system.process import freeze_objects
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
     """Show what a run would do; needs no key and no network, and writes nothing."""
-    freeze_objects()
     directory = manifests[0].absolute().parent
     for path in manifests:
         prepared = prepare(path, overrides.db, ledger_directory=directory)

@@ -56,7 +56,6 @@ from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
     disable_core_dumps,
-    freeze_objects,
     shorten_switch_interval,
     tune_allocator,
     tune_garbage_collector,
@@ -93,7 +92,6 @@ def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPres
     line covers all manifests together. Raises BatchgenError.
     """
     tune_allocator()
-    freeze_objects()
     _arm(Environment.load())
     with held_ledger(manifests[0], overrides, presenter.notice) as backup:
         return _run_each(manifests, overrides, presenter, backup)

@@ -52,14 +52,6 @@ def shorten_switch_interval() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
 
-def freeze_objects() -> None:
-    """Never scan the objects that exist now for garbage again: those of all imports.
-
-    The pages of a plan outlive young generations, so that each dozen pages would scan everything.
-    """
-    gc.freeze()
-
-
 def tune_garbage_collector() -> None:
     """Collect garbage less often, and never scan the objects that exist now again."""
     gc.collect()
