@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.review.big import big_batch
 from tests.review.browser import Server, open_page, review, tile, wait_for_decision
@@ -296,4 +296,24 @@ def test_a_key_right_after_a_redo_opens_a_dialog_that_works(
         page.press("#redo-note", "Enter")
         expect(page.locator("#redo-dialog")).to_be_hidden()
         wait_for_decision(page, "k-00000", "o")
-    assert ("k-00000", "redo") in rows(tmp_path)
+    assert rows(tmp_path) == [("k-00000", "redo")] * 2, "a decision was lost"
+
+
+def test_a_prompt_that_comes_late_is_not_that_of_the_next(browser: Browser, tmp_path: Path) -> None:
+    big_batch(tmp_path, 3)
+    with review(tmp_path) as server:
+        page = ready(browser, server.url)
+        held: list[Route] = []
+        page.route("**/api/images/*", lambda route: held.append(route), times=1)
+        page.keyboard.press("r")
+        expect(page.locator("#redo-dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("r")
+        prompt = page.locator("#redo-prompt")
+        expect(prompt).not_to_have_value("")
+        own = prompt.input_value()
+        with page.expect_response("**/api/images/*"):
+            held[0].fulfill(json={"own": {"prompt": "of another image"}})
+        page.fill("#redo-note", "darker")  # after the page has the late prompt
+        expect(prompt).to_have_value(own)

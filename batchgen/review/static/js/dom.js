@@ -37,15 +37,29 @@ export function toast(text, milliseconds = 4000) {
   setTimeout(() => element.remove(), milliseconds);
 }
 
+// Show a dialog; resolves to what `read` makes of the value of the button that the person chose, or
+// of "" after Escape. It reads when the dialog is left: at the close event it would be too late, as
+// a busy browser handles the next key before that.
+export function asked(dialog, read) {
+  dialog.showModal();
+  const left = new AbortController();
+  const on = (type, handler) => dialog.addEventListener(type, handler, { signal: left.signal });
+  return new Promise((resolve) => {
+    const leave = (value) => {
+      left.abort();
+      if (dialog.open) dialog.close();
+      resolve(read(value));
+    };
+    on("submit", (event) => { event.preventDefault(); leave(event.submitter.value); });
+    on("cancel", (event) => { event.preventDefault(); leave(""); });
+    on("close", () => { if (!dialog.open) leave(""); });
+  });
+}
+
 // Ask in a dialog; resolves to whether the person agreed.
 export function confirmed(title, text, yes) {
-  const dialog = find("confirm-dialog");
   find("confirm-title").textContent = title;
   find("confirm-text").textContent = text;
   find("confirm-yes").textContent = yes;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
+  return asked(find("confirm-dialog"), (value) => value === "yes");
 }
