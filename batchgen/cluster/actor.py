@@ -89,7 +89,7 @@ class Actor:
         self._held = 0
         """Orders in progress."""
         self._requests = 0
-        """Those of them that hold up a request."""
+        """Those of them that a request waits for."""
         self._has_reports = asyncio.Event()
         self._reports = Gathering[tuple[int, AnyReport]](self._has_reports.set)
         """Reports that the driver does not have."""

@@ -24,8 +24,8 @@ MAX_REPLACED: Final = 32
 """Actors that are started in place of lost ones, in one run."""
 _EVEN: Final = 3
 """An actor may have this part more orders than the mean has, so that few calls carry them."""
-_IN_TURN: Final = 32
-"""Requests with a certain time to leave that go to one actor before another one is picked."""
+_GAPS_KEPT: Final = 32
+"""Successive requests that a rate limit keeps apart and that go to one actor."""
 _LATE_S: Final = 1.0
 """How long a driver that was itself stopped waits for replies that arrived meanwhile."""
 _NO_ACTOR_S: Final = 120.0
@@ -58,8 +58,8 @@ class Actors:
         self._run = run
         self._notice = notice
         self._channels: list[Channel] = []
-        self._in_turn: Channel | None = None
-        self._left_in_turn = 0
+        self._gap_keeper: Channel | None = None
+        self._gaps_left = 0
         self._replaced = 0
         self._starting = 0
         self._changed = asyncio.Event()
@@ -92,16 +92,16 @@ class Actors:
             except TimeoutError:
                 raise NoActorError("no actor of the cluster could be started") from None
 
-    async def pick_in_turn(self) -> Channel:
-        """Return the actor of the last request, for some in a row. Raises NoActorError.
+    async def pick_gap_keeper(self) -> Channel:
+        """Return the actor of the last request, for up to 32 in a row. Raises NoActorError.
 
-        Requests whose distance a rate limit demands keep it on one actor, even if one is late.
+        Requests that a rate limit keeps apart stay so on one actor, even if one of them is late.
         """
-        found = self._in_turn
-        if found is None or found.lost is not None or not self._left_in_turn:
-            found = self._in_turn = await self.pick()
-            self._left_in_turn = _IN_TURN
-        self._left_in_turn -= 1
+        found = self._gap_keeper
+        if found is None or found.lost is not None or not self._gaps_left:
+            found = self._gap_keeper = await self.pick()
+            self._gaps_left = _GAPS_KEPT
+        self._gaps_left -= 1
         return found
 
     def _least_busy(self) -> Channel:

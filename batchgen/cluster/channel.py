@@ -121,7 +121,7 @@ class Channel:
         """By the number of the order and the position of the image."""
         self._outbox = Gathering[Given](self._flush)
         self._requests = 0
-        """Orders without a report that hold up a request."""
+        """Orders without a report that a request waits for."""
         self.gathered = 0
         """Requests that wait to be given together."""
         self._tasks = set[asyncio.Task[None]]()

@@ -97,8 +97,7 @@ class ClusterExecutor:
         message = await self._message(order, known)
         if not order.is_timed:
             await order.wait()
-        gap_s = self._context.throttle.least_gap_s if order.is_timed else 0.0
-        channel, announced = await self._pick(in_turn=gap_s > 0), None
+        channel, announced = await self._pick(is_timed=order.is_timed), None
         try:
             if order.is_timed:
                 announced = await self._announce(channel, message, order.job)
@@ -201,14 +200,12 @@ class ClusterExecutor:
             ]
         )
 
-    async def _pick(self, *, in_turn: bool) -> Channel:
-        """Return an actor for a paid order; see `Actors.pick_in_turn`.
-
-        Raises NotSentError, and stops dispatch then.
-        """
+    async def _pick(self, *, is_timed: bool) -> Channel:
+        """Return an actor for a paid order. Raises NotSentError, and stops dispatch then."""
         require_lease(self._context, self._parts.lease)
+        keeps_gap = is_timed and self._context.throttle.least_gap_s > 0
         try:
-            return await (self._actors.pick_in_turn() if in_turn else self._actors.pick())
+            return await (self._actors.pick_gap_keeper() if keeps_gap else self._actors.pick())
         except NoActorError as exc:
             self._context.throttle.stop(f"{CLUSTER}: {exc}")
             raise NotSentError(str(exc)) from None

@@ -14,7 +14,7 @@ _GATHER_BUSY_S: Final = 0.04
 _BUSY_GROUP: Final = 4
 """A group of this many says that the next will have as many, and more for a longer wait."""
 PATIENT_S: Final = 0.2
-"""How long those wait that hold up no request. In a busy run, others take them along before."""
+"""How long those wait that no request waits for. In a busy run, others take them along before."""
 
 
 class Gathering(Generic[T]):
@@ -41,10 +41,11 @@ class Gathering(Generic[T]):
 
     def remove(self, one: T) -> bool:
         """Let one wait no longer; return whether it did."""
-        is_waiting = one in self._waiting
-        if is_waiting:
+        try:
             self._waiting.remove(one)
-        return is_waiting
+        except ValueError:
+            return False
+        return True
 
     def take(self) -> list[T]:
         """Return all that wait; they wait no longer."""

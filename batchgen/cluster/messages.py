@@ -247,7 +247,7 @@ FetchReport: TypeAlias = VerifiedImage | NotFetched | FetchResult | FetchLater |
 Report: TypeAlias = SendReport | FetchReport | PutReport | Failed
 AnyReport: TypeAlias = Report | ImageReport
 URGENT: Final = (SendOrder, DepartOrder)
-"""Orders that a request waits for. It holds its place until their reports; others hold up none."""
+"""Orders that a request waits for: it keeps its slot until they are reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from batchgen.cluster.actors import _IN_TURN, Actors, Started
+from batchgen.cluster.actors import _GAPS_KEPT, Actors, Started
 
 
 @dataclass
@@ -39,17 +39,17 @@ def test_next_order_goes_to_a_group_if_its_actor_is_not_busier(
     assert cast(Any, anyio.run(actors.pick)) is found[picked]
 
 
-def test_requests_in_turn_go_to_one_actor_until_it_is_lost() -> None:
+def test_requests_kept_apart_share_one_actor_until_it_is_lost() -> None:
     one, other = found = [Channel(0, 0), Channel(1, 0)]
     actors = actors_of(found)
-    assert [cast(Any, anyio.run(actors.pick_in_turn)) for _ in range(3)] == [one] * 3
+    assert [cast(Any, anyio.run(actors.pick_gap_keeper)) for _ in range(3)] == [one] * 3
     one.held = 2
-    assert cast(Any, anyio.run(actors.pick_in_turn)) is one
+    assert cast(Any, anyio.run(actors.pick_gap_keeper)) is one
     one.lost = "gone"
-    assert cast(Any, anyio.run(actors.pick_in_turn)) is other
+    assert cast(Any, anyio.run(actors.pick_gap_keeper)) is other
     one.lost = None
-    picked = [cast(Any, anyio.run(actors.pick_in_turn)) for _ in range(_IN_TURN)]
-    assert picked == [other] * _IN_TURN
+    picked = [cast(Any, anyio.run(actors.pick_gap_keeper)) for _ in range(_GAPS_KEPT)]
+    assert picked == [other] * _GAPS_KEPT
 
 
 def actors_of(channels: list[Channel]) -> Actors:
