@@ -72,10 +72,8 @@ class Row(NamedTuple):
         return dict(zip(self.names, self.cells, strict=True))
 
 
-new_row: Final[Callable[[tuple[int, int, str, ColumnNames, Sequence[object]]], Row]] = partial(
-    tuple.__new__, Row
-)
-"""Make a row of its fields, in half the time of ``Row(...)``."""
+_NEW_ROW: Final[Callable[[tuple[object, ...]], Row]] = partial(tuple.__new__, Row)
+"""Half the time of ``Row(...)``."""
 Rows = Generator[Row, None, None]
 Report = Callable[[RowsFault], None]
 
@@ -160,7 +158,7 @@ class ColumnNames:
 
     def row(self, number: int, line: int, source: str, cells: Sequence[object]) -> Row:
         """Return a row with these cells."""
-        return Row(number, line, source, self, cells)
+        return _NEW_ROW((number, line, source, self, cells))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Final
 from batchgen.manifest.csv_records import Records
 from batchgen.manifest.layout import SAMPLE_CHARS, find_layout
 from batchgen.manifest.lines import first_text, text_lines
-from batchgen.manifest.table import ColumnNames, Reading, Report, Rows, RowsFault, new_row
+from batchgen.manifest.table import ColumnNames, Reading, Report, Rows, RowsFault
 from batchgen.manifest.table_bytes import TableFile
 from batchgen.manifest.table_encoding import find_encoding
 from batchgen.text import counted
@@ -104,7 +104,7 @@ class _TableRows:
                     continue
             if _SQL_NULL in cells:
                 cells = ["" if cell == _SQL_NULL else cell for cell in cells]
-            yield new_row((number, line, f"{label}:{line}", names, cells))
+            yield names.row(number, line, f"{label}:{line}", cells)
         self._note_short_rows()
 
     def _header(self, records: Records) -> ColumnNames:
