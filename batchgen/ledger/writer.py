@@ -49,10 +49,10 @@ _MAX_QUICK_GROUP: Final = 64
 """Most steps of a group on the event loop's thread. With responses of 64 kB, they take 20 ms and
 4 MB."""
 _GATHER_S: Final = 0.002
-"""How long the first step of a group waits for others, with the commit before it."""
+"""How long the first step of a group waits for others, including the commit before it."""
 _GATHER_BUSY_S: Final = 0.015
-"""The same while this process uses all of a processor: larger groups take less of it, and where it
-has time left, requests should start sooner."""
+"""The same while this process uses a whole processor: larger groups take less of it. Otherwise a
+longer wait would only delay requests."""
 _BEAT_S: Final = 15.0
 _HURRIED_S: Final = 30.0
 """How long a locked ledger is waited for once the run is ending."""
@@ -79,11 +79,10 @@ class LedgerWriter:
         self._groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
         self._ledger: Ledger
-        self._is_quick = False
-        """Whether statements may run on the event loop's thread: they never wait for a network."""
-        self._loop_has_ledger = threading.Lock()
-        """Held while the event loop's thread uses the connection, until the COMMIT that follows;
-        and by a heartbeat between groups."""
+        self._is_local = False
+        """Whether the ledger is on a file system of this machine, so that reading is quick."""
+        self._in_use = threading.Lock()
+        """Held from a BEGIN on the event loop's thread until its COMMIT, and by a heartbeat."""
         self._load = Load()
         self._beaten = time.monotonic()
         self._patience = patience.copy()
@@ -160,7 +159,7 @@ class LedgerWriter:
         self._is_writing = True
         group = self._next_group()
         try:
-            if self._is_quick and all(call.for_many is not None for call in group.calls):
+            if self._is_local and all(call.for_many is not None for call in group.calls):
                 group = self._begun(group)
         finally:
             self._groups.put(group)
@@ -172,7 +171,7 @@ class LedgerWriter:
 
     def _begun(self, group: Group) -> Group:
         """Return a group with its statements run, or unchanged if that is not possible here."""
-        if len(group.calls) > _MAX_QUICK_GROUP or not self._loop_has_ledger.acquire(blocking=False):
+        if len(group.calls) > _MAX_QUICK_GROUP or not self._in_use.acquire(blocking=False):
             return group
         begun = None
         try:
@@ -180,7 +179,7 @@ class LedgerWriter:
                 begun = replace(group, results=begin(self._ledger, group))
         finally:
             if begun is None:
-                self._loop_has_ledger.release()
+                self._in_use.release()
         return begun or group
 
     def _end_group(self, responses: Sequence[Response]) -> None:
@@ -195,7 +194,7 @@ class LedgerWriter:
             conn = open_for_writing(self._path, self._patience, checked=self._is_checked)
             begin_log(conn)
             files = [(path, path.stat()) for path in files_of(conn, self._path)]
-            self._is_quick = is_local(self._path.resolve().parent)
+            self._is_local = is_local(self._path.resolve().parent)
             self._ledger = Ledger(conn, self._clock)
         except BaseException as exc:  # handed to the one who waits for the start
             self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])
@@ -205,7 +204,7 @@ class LedgerWriter:
             while (group := self._wait_for_group()) is not None:
                 responses = finish(self._ledger, group)
                 if group.results is not None:
-                    self._loop_has_ledger.release()
+                    self._in_use.release()
                 if _is_replaced(files):
                     text = f"{self._path} was removed or replaced during the run"
                     responses = [(call.done, None, LedgerWriteError(text)) for call in group.calls]
@@ -228,13 +227,13 @@ class LedgerWriter:
             try:
                 return self._groups.get(timeout=_BEAT_S)
             except queue.Empty:
-                if not self._loop_has_ledger.acquire(blocking=False):
+                if not self._in_use.acquire(blocking=False):
                     continue  # a group is about to come
                 try:
                     if self._beat_is_due():
                         beat_alone(self._ledger)
                 finally:
-                    self._loop_has_ledger.release()
+                    self._in_use.release()
 
 
 def _is_replaced(files: Sequence[tuple[Path, os.stat_result]]) -> bool:

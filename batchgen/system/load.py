@@ -24,7 +24,7 @@ class Load:
         self._is_busy = False
 
     def is_busy(self) -> bool:
-        """Return whether it did in the last tenth of a second that is over."""
+        """Return whether it did in the last window, which lasts a tenth of a second or longer."""
         now_s = time.monotonic()
         if now_s >= self._began_s + _WINDOW_S:
             used_s = time.process_time()

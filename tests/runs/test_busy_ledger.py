@@ -132,7 +132,7 @@ def test_a_holder_that_stays_is_named_in_the_end(path: Path, fake_clock: Clock) 
         WRITE.replace("IMMEDIATE", "EXCLUSIVE"),
         pytest.param(
             WAL,
-            marks=pytest.mark.skipif(has_log_fix(), reason="a log that is safe is not waited for"),
+            marks=pytest.mark.skipif(has_log_fix(), reason="a safe log is not waited for"),
         ),
     ],
 )

@@ -25,6 +25,7 @@ from batchgen.ledger.owners import Claim
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.money import ZERO
+from batchgen.system.load import Load
 from batchgen.system.process_table import this_process
 from tests.support.builders import enroll, planned
 
@@ -58,10 +59,9 @@ async def test_many_steps_share_a_few_transactions(tmp_path: Path) -> None:
     assert statements.count("COMMIT") < 20
 
 
-async def test_steps_of_a_slow_commit_wait_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, go, delays = threading.Event(), threading.Event(), list[float]()
+def timers_of(writer: LedgerWriter, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list that gets the delay of each timer that the writer sets, in seconds."""
+    delays = list[float]()
     loop = asyncio.get_running_loop()
     call_later = loop.call_later
 
@@ -70,12 +70,32 @@ async def test_steps_of_a_slow_commit_wait_no_longer(
             delays.append(delay)
         return call_later(delay, callback, *args)
 
+    monkeypatch.setattr(loop, "call_later", spy)
+    return delays
+
+
+@pytest.mark.parametrize(("is_busy", "wait_s"), [(False, 0.002), (True, 0.015)])
+async def test_a_busy_process_gathers_larger_groups(
+    is_busy: bool, wait_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Load, "is_busy", lambda _: is_busy)
+    async with LedgerWriter(tmp_path / "batchgen.db") as writer:
+        delays = timers_of(writer, monkeypatch)
+        await writer.run(note(1))
+    assert delays == [wait_s]
+
+
+async def test_steps_of_a_slow_commit_wait_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
     def slow(ledger: Ledger) -> None:
         begun.set()
         go.wait(10)
 
     async with LedgerWriter(tmp_path / "batchgen.db") as writer, anyio.create_task_group() as tasks:
-        monkeypatch.setattr(loop, "call_later", spy)
+        delays = timers_of(writer, monkeypatch)
         tasks.start_soon(writer.run, slow)
         await anyio.to_thread.run_sync(begun.wait)
         tasks.start_soon(writer.run, note(1))
@@ -365,7 +385,7 @@ async def errors_of(writer: LedgerWriter, steps: int) -> list[str]:
         "BEGIN IMMEDIATE",
         pytest.param(
             "BEGIN; SELECT * FROM prices",
-            marks=pytest.mark.skipif(has_log_fix(), reason="a reader of a log blocks no writer"),
+            marks=pytest.mark.skipif(has_log_fix(), reason="a log lets writers pass readers"),
         ),
     ],
 )
@@ -386,7 +406,7 @@ async def test_a_lock_is_waited_for_once_and_not_by_each_step(lock: str, tmp_pat
     assert count(path) == 40
 
 
-@pytest.mark.skipif(has_log_fix(), reason="a log's pages are read again after others wrote only")
+@pytest.mark.skipif(has_log_fix(), reason="with a log, SQLite has these pages in memory")
 async def test_a_ledger_that_is_damaged_under_way_stops_everybody(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
