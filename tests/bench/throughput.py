@@ -101,7 +101,7 @@ def _scenarios() -> Iterator[Scenario]:
         size="64k",
         in_flight=64,
         latency_s=0.1,
-        count=8_000,  # the start and the end of a run are outside the share
+        count=8_000,  # so that the start and the end of a run hardly count
         quick=600,
         share_goal=0.9,
         peak_goal_mb=90,
