@@ -58,12 +58,21 @@ def missing_images(conn: sqlite3.Connection, batch: BatchId, base: Path) -> Miss
 
 
 def _missing_of(base: str, places: list[str]) -> list[str]:
-    missing = []
-    for place in places:
-        try:
-            os.lstat(os.path.join(base, place))  # noqa: PTH118 - half the time of a Path
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(place)
-        except OSError:
-            pass  # an error is not proof that it is gone
-    return missing
+    join, exists = os.path.join, os.access  # strings: a Path takes twice the time
+    return [
+        place
+        for place in places
+        # Half the time of `lstat`, which has the last word: this one follows links, and says no
+        # for errors too.
+        if not exists(path := join(base, place), os.F_OK) and _is_missing(path)
+    ]
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # an error is not proof that it is gone
+    return False

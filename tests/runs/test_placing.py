@@ -335,6 +335,21 @@ def test_missing_images_are_reported_by_a_run(served: rig.Endpoint, tmp_path: Pa
     rig.judge(tmp_path, served.bill()[bought:], finished=True)
 
 
+@pytest.mark.fault("XC10")
+def test_what_may_exist_is_not_reported_as_missing(served: rig.Endpoint, tmp_path: Path) -> None:
+    """A link whose file is away may be an unmounted archive; a loop of links is an error."""
+    run(served, tmp_path, "one", "two", "three")
+    image(tmp_path).unlink()
+    image(tmp_path).symlink_to("/archive/that/is/not/mounted.png")
+    archived = run(served, tmp_path, "one", "two", "three", flags=("--quiet",))
+    assert "missing" not in archived
+    out = tmp_path / "out/batch"
+    out.rename(tmp_path / "kept")
+    out.symlink_to("batch")
+    looped = run(served, tmp_path, "one", "two", "three", flags=("--quiet",))
+    assert "missing" not in looped
+
+
 @pytest.mark.skipif(not hasattr(os, "chown") or os.geteuid() != 0, reason="needs chown")
 @pytest.mark.fault("XC13")
 def test_inline_images_get_the_group_of_their_directory(tmp_path: Path) -> None:
