@@ -18,7 +18,7 @@ from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.error_objects import message_of
-from batchgen.providers.adapters.find_images import find_images, is_image_file
+from batchgen.providers.adapters.find_images import find_images, is_image_file, plain_url
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
     declared_length,
@@ -70,6 +70,22 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
         document = _document(body, headers)
     except ValueError:
         return no_json(body, headers)
+    return _plain_response(document) or _any_response(document, headers)
+
+
+def _plain_response(document: Any) -> Response | None:
+    url = plain_url(document)
+    if url is None:
+        return None
+    usage = document.get("usage")
+    return Response(
+        readable=True,
+        images=(ImageRef(index=0, url=url),),
+        usage=usage if isinstance(usage, dict) else None,
+    )
+
+
+def _any_response(document: Any, headers: Mapping[str, str]) -> Response:
     error = error_of(document) if isinstance(document, dict) else None
     images = tuple(
         ImageRef(index=one.index, url=one.url)

@@ -457,6 +457,28 @@ def test_any_json_is_a_response_whose_images_are_found_again(document: object) -
                 assert "contains no image" not in str(exc)  # noqa: PT017  # one of two ways
 
 
+PLAIN_TEXTS = st.sampled_from(
+    ["https://h/x.png", " https://h/x ", "HTTP://h", "https:///x", "https://h /x", "//h/x", "h.png"]
+) | st.sampled_from(["data:image/png;base64,AA", "", "\ud800h", "https://h/\ud800", "iVBORw0KGgo="])
+PLAIN_ITEMS = st.fixed_dictionaries(
+    {"url": PLAIN_TEXTS | st.none() | st.just(1)},
+    optional={"b64_json": PLAIN_TEXTS | st.none(), "revised_prompt": PLAIN_TEXTS},
+)
+PLAIN_DOCUMENTS = st.fixed_dictionaries(
+    {"data": st.lists(PLAIN_ITEMS, max_size=2) | PLAIN_ITEMS},
+    optional={"created": st.integers(), "usage": st.just({"total_tokens": 3}) | st.text()},
+)
+
+
+@given(PLAIN_DOCUMENTS)
+def test_a_plain_response_is_read_as_any_other(document: dict[str, object]) -> None:
+    """A field that says nothing keeps a response from being read in the short way."""
+    long_way = {**document, "nothing": None}
+    assert read_response(json.dumps(document).encode(), {}) == read_response(
+        json.dumps(long_way).encode(), {}
+    )
+
+
 # Inline images
 
 
