@@ -18,6 +18,7 @@ from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path, image_path
 from batchgen.providers.adapters.registry import Route
+from batchgen.system.mounts import is_local
 from batchgen.system.threads import in_disk_thread
 
 _DIRECTORIES_KNOWN: Final = 4096
@@ -25,6 +26,9 @@ _TEMPORARY_BYTES: Final = 48
 """Length of a temporary name: attempt id, position and suffix."""
 _USUAL_NAME_BYTES: Final = 255
 _USUAL_PATH_BYTES: Final = 1024 if sys.platform == "darwin" else 4096
+_PLAIN_PATH_CHARS: Final = 512
+_PLAIN_NAME_CHARS: Final = 100
+"""No system or file system refuses a name of that length in ASCII, below a path of that length."""
 _AS_EFFECTIVE_USER: Final = os.access in os.supports_effective_ids
 
 
@@ -39,6 +43,46 @@ class _Seen:
     """A file exists at the path of the sidecar."""
 
 
+class _QuickDirectories:
+    """Usable directories of local file systems, where a look at a path takes a few microseconds.
+
+    That is less than handing it to another thread. What kind a file system is takes longer to find
+    out, so only a directory that is looked at twice gets in.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+        self._paths: dict[tuple[str, str], str] = {}
+
+    def note(self, root: str, path: str, directory: Path) -> None:
+        """Note that the directory of a path is usable. Call it on a disk thread."""
+        key = root, path.rpartition("/")[0]
+        if key in self._paths:
+            return
+        if key not in self._seen:
+            if len(self._seen) >= _DIRECTORIES_KNOWN:
+                self._seen.clear()
+                self._paths.clear()
+            self._seen.add(key)
+            return
+        is_quick = len(str(directory)) <= _PLAIN_PATH_CHARS and is_local(directory)
+        self._paths[key] = str(directory) if is_quick else ""
+
+    def is_free(self, job: Job, path: str) -> bool:
+        """Return whether nothing is at a path; False also where a disk thread must check."""
+        parent, _, name = path.rpartition("/")
+        directory = self._paths.get((job.root, parent))
+        if not directory or job.sidecar or not (name.isascii() and len(name) <= _PLAIN_NAME_CHARS):
+            return False
+        try:
+            os.lstat(f"{directory}/{name}")
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
+
 class Obstacles:
     """Check of output paths; each directory is checked once per run."""
 
@@ -46,12 +90,15 @@ class Obstacles:
         self._base = base
         self._overwrite = overwrite
         self._directories: dict[Path, str | None] = {}
+        self._quick = _QuickDirectories()
 
     async def find(self, ledger: LedgerWriter, job: Job, path: str) -> str | None:
         """Return why a job must fail before its request is sent; None if its path is usable.
 
         ``path`` is the expected path of its image below the job's output directory.
         """
+        if self._quick.is_free(job, path):
+            return None
         seen = await in_disk_thread(self._look, job, path)
         if seen.obstacle is not None:
             return f"{PATH_REASON}: {seen.obstacle}"
@@ -72,6 +119,7 @@ class Obstacles:
         obstacle = _path_obstacle(root, path) or self.directory(root, final.parent)
         if obstacle is not None:
             return _Seen(obstacle, is_taken=False, has_sidecar=False)
+        self._quick.note(job.root, path, final.parent)
         try:
             mode = os.lstat(final).st_mode
         except FileNotFoundError:

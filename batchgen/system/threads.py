@@ -1,6 +1,6 @@
 """Run blocking calls on worker threads and await their completion.
 
-A run makes about ten such calls for each image, so this pool is built for a cheap round trip:
+A run makes up to ten such calls for each image, so this pool is built for a cheap round trip:
 results cross back to the event loop in groups, and few threads are awake at a time.
 """
 

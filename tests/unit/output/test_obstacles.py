@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchgen.errors import SettingsError
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.writer import LedgerWriter
 from batchgen.output import obstacles as module
 from batchgen.output.obstacles import Obstacles
 from batchgen.session.preflight import check_disk
+from batchgen.system.threads import in_disk_thread
 from tests.support import rig
+from tests.support.adapters import JOB
 
 NO_ROOT = pytest.mark.skipif(
     not hasattr(os, "seteuid") or os.geteuid() != 0, reason="needs to become another user"
@@ -104,3 +111,58 @@ def test_run_without_usable_output_directory_is_refused(tmp_path: Path) -> None:
             check_disk(tmp_path / "spool", tmp_path, ["ro", "ro/a"], 1)
         check_disk(tmp_path / "spool", tmp_path, ["ro", "out"], 1)
     assert [place.name for place in tmp_path.iterdir()] == ["ro"]
+
+
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that gets the path of each look on a disk thread."""
+    found = list[object]()
+
+    async def counted(function: Callable[..., Any], *args: object) -> Any:
+        found.append(args[-1])
+        return await in_disk_thread(function, *args)
+
+    monkeypatch.setattr(module, "in_disk_thread", counted)
+    return found
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XA10")
+@pytest.mark.parametrize(("is_local", "looks"), [(True, 2), (False, 9)])
+async def test_only_local_directories_are_looked_at_at_once(
+    is_local: bool, looks: int, hops: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share may take seconds, in which the event loop must go on."""
+    monkeypatch.setattr(module, "is_local", lambda directory: is_local)
+    open_for_writing(tmp_path / "l.db").close()
+    found, job = Obstacles(tmp_path), replace(JOB, root="out")
+    async with LedgerWriter(tmp_path / "l.db") as ledger:
+        for number in range(9):
+            assert await found.find(ledger, job, f"a/{number}.png") is None
+    assert hops == [f"a/{number}.png" for number in range(looks)]
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XA10")
+async def test_a_quick_look_finds_what_a_long_one_does(
+    hops: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "is_local", lambda directory: True)
+    open_for_writing(tmp_path / "l.db").close()
+    (tmp_path / "out").mkdir()
+    found, job = Obstacles(tmp_path), replace(JOB, root="out")
+    async with LedgerWriter(tmp_path / "l.db") as ledger:
+        for name in ("0.png", "1.png"):
+            assert await found.find(ledger, job, name) is None
+        (tmp_path / "out/taken.png").write_bytes(b"")
+        (tmp_path / "out/link.png").symlink_to("nowhere")
+        (tmp_path / "out/free.json").mkdir()
+        assert "is not an image of this job" in str(await found.find(ledger, job, "taken.png"))
+        assert "is a symbolic link" in str(await found.find(ledger, job, "link.png"))
+        described = replace(job, sidecar=True)
+        assert "is not a file" in str(await found.find(ledger, described, "free.png"))
+        long = f"{'n' * 252}.png"
+        assert "a name of 26" in str(await found.find(ledger, job, long))
+        del hops[:]
+        assert await found.find(ledger, job, "free.png") is None
+        assert hops == []
