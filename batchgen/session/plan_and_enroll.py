@@ -33,7 +33,7 @@ from batchgen.session.fresh_prices import (
     with_kept_prices,
 )
 from batchgen.session.notifications import check_channels
-from batchgen.session.preflight import allow_open_files
+from batchgen.session.preflight import allow_open_files, check_log
 from batchgen.session.prepare import RunSpec, belongs, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import Proposal, propose
@@ -83,9 +83,12 @@ class EnrolledRun:
 
 
 def validate(spec: RunSpec) -> None:
-    """Check open files, key and notifications before planning. Raises SettingsError."""
+    """Check open files, key, log and notifications before planning. Raises SettingsError."""
     allow_open_files(spec.limits.concurrency, spec.limits.downloads)
     key_of(spec.prepared.profile, spec.prepared.environment)
+    log = spec.prepared.environment.log_path(spec.overrides.log_file)
+    if log is not None:
+        check_log(log)
     check_channels(spec.prepared)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,23 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as exc:
         raise SettingsError(f"{place}: can't be written: {exc.strerror}; nothing was sent") from exc
+
+
+def check_log(path: Path) -> None:
+    """Refuse to start if the log cannot be opened for appending. Creates no file.
+
+    Raises SettingsError.
+    """
+    try:
+        if path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+        else:
+            path.parent.stat()
+            check_writable(path.parent)
+    except OSError as exc:
+        raise SettingsError(
+            f"{path}: the log can't be written: {exc.strerror}; nothing was sent"
+        ) from exc
 
 
 def check_space(directory: Path, requests: int) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from batchgen.console.log_file import LoggedProgress
 from batchgen.engine.events import JobDone, RunEvent
-from batchgen.errors import ExitCode
 from tests.support import rig
 
 
@@ -33,17 +32,32 @@ def test_a_night_is_written_down_though_nothing_is_shown(
     assert times == sorted(times)
 
 
-def test_an_unwritable_log_ends_a_run_before_it_costs(served: rig.Endpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", ["no/directory.log", "file/directory.log", "directory"])
+def test_run_with_an_unwritable_log_changes_nothing(
+    log: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     before = served.judge("stats")["posts"]
-    log = tmp_path / "no" / "such" / "directory.log"
-    refused = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=2)
-    assert "the log can't be written" in refused.stderr
+    env = {"BATCHGEN_LOG": str(tmp_path / log)}
+    refused = rig.batchgen("run", path, cwd=tmp_path, env=env, code=2)
+    assert "can't be written" in refused.stderr
+    assert not (tmp_path / "batchgen.db").exists()
     assert served.judge("stats")["posts"] == before
-    (run,) = rig.query(tmp_path / "batchgen.db", "SELECT ended_at, stopped, exit_code FROM runs")
-    assert run["ended_at"] is not None
-    assert "the log can't be written" in run["stopped"]
-    assert run["exit_code"] == ExitCode.USAGE
+
+    rig.batchgen("run", path, cwd=tmp_path)
+    rig.batchgen("run", path, "--refresh", "always", cwd=tmp_path, env=env, code=2)
+    assert rig.status(tmp_path)["jobs"]["done"] == 1, "no later run regenerates the image"
+    assert rig.query(tmp_path / "batchgen.db", "SELECT count(*) AS n FROM runs")[0]["n"] == 1
+
+
+def test_refused_run_leaves_no_empty_log(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    log = tmp_path / "night.log"
+    flags = ("--log-file", log, "--max-cost", "0.01")
+    rig.batchgen("run", path, *flags, cwd=tmp_path, code=3)
+    assert not log.exists()
 
 
 class Shown:
