@@ -6,6 +6,7 @@ compares them with the parameters of the function that receives them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -119,7 +120,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def _or_default(
     context: click.Context, _parameter: click.Parameter, manifests: tuple[Path, ...]
 ) -> tuple[Path, ...]:
-    if manifests or context.resilient_parsing:
+    if context.resilient_parsing:
+        return manifests
+    if manifests:
+        _refuse_repeated(manifests)
         return manifests
     if not DEFAULT_MANIFEST.is_file():
         raise click.UsageError(
@@ -127,6 +131,16 @@ def _or_default(
             " `batchgen init` writes one"
         )
     return (DEFAULT_MANIFEST,)
+
+
+def _refuse_repeated(manifests: tuple[Path, ...]) -> None:
+    """Refuse a manifest that is named twice: with --refresh, a run would pay for it twice."""
+    named = dict[Path, Path]()
+    for manifest in manifests:
+        first = named.setdefault(Path(os.path.realpath(manifest)), manifest)
+        if first is not manifest:
+            again = "twice" if first == manifest else f"again as {manifest}"
+            raise click.UsageError(f"{first}: named {again}; expected each manifest once")
 
 
 def _read_only(
