@@ -95,6 +95,16 @@ def is_url(reference: str) -> bool:
     return _SCHEME.match(reference) is not None
 
 
+def check_local_path(text: str, *, buckets: bool = False) -> None:
+    """Refuse a URL where a path on this machine is expected, so that no directory is named by it.
+
+    With ``buckets``, the URL of a bucket is allowed. Raises ValueError.
+    """
+    if is_url(text) and not (buckets and is_bucket(text)):
+        right = "a path, or s3://BUCKET/PREFIX" if buckets else "a path on this machine"
+        raise ValueError(f"not a path: {text!r}; expected {right}")
+
+
 def is_bucket(root: str) -> bool:
     """Return whether an output directory is a bucket: ``s3://``, ``gs://`` or ``az://``."""
     return _BUCKET.match(root) is not None

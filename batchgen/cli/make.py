@@ -13,6 +13,7 @@ import click
 from batchgen.cli.completion import complete_key
 from batchgen.cli.options import (
     DEFAULT_MANIFEST,
+    PATH,
     RefreshOptions,
     RunOptions,
     accept_unknown_price_option,
@@ -69,7 +70,7 @@ def _permanent_imports() -> Iterator[None]:
 
 
 @click.command()
-@click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST)
+@click.argument("path", metavar="[FILE]", type=PATH, default=DEFAULT_MANIFEST)
 @option(
     "--provider",
     metavar="NAME",
@@ -225,9 +226,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
 
 
 @click.command("try")
-@click.argument(
-    "manifest", metavar="[MANIFEST]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST
-)
+@click.argument("manifest", metavar="[MANIFEST]", type=PATH, default=DEFAULT_MANIFEST)
 @option(
     "--sample",
     type=click.IntRange(1, 100),

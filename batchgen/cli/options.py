@@ -112,9 +112,33 @@ class _Day(click.ParamType[date]):
             raise click.BadParameter(f"not a date: {value!r}; {expected}", ctx, param) from None
 
 
+class _LocalPath(click.Path):
+    """A path on this machine; a URL is refused before it names a directory."""
+
+    def __init__(self, *, dir_okay: bool = True, buckets: bool = False) -> None:
+        super().__init__(path_type=Path, dir_okay=dir_okay)
+        self._buckets = buckets
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        from batchgen.urls import check_local_path
+
+        try:
+            check_local_path(os.fspath(value), buckets=self._buckets)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), ctx, param) from None
+        return super().convert(value, param, ctx)
+
+
 UTC_TIME = _UtcTime()
 DAY = _Day()
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = _LocalPath(dir_okay=False)
+PATH = _LocalPath()
+LEDGER = _LocalPath(dir_okay=False, buckets=True)
 
 
 def _or_default(
@@ -176,7 +200,7 @@ manifests_argument = click.argument(
     "manifests",
     metavar="[MANIFEST]...",
     nargs=-1,
-    type=click.Path(path_type=Path),
+    type=PATH,
     callback=_or_default,
 )
 manifest_argument = click.argument("manifest", metavar="[MANIFEST]", required=False, type=FILE)
@@ -187,14 +211,14 @@ optional_batch_argument = click.argument(
 
 manifest_db_option = option(
     "--db",
-    type=FILE,
+    type=LEDGER,
     metavar="FILE",
     show_default="BATCHGEN_DB, else batchgen.db next to the manifest",
     help="Use this ledger: a file, or s3://BUCKET/PREFIX to back it up there during `run`.",
 )
 db_option = option(
     "--db",
-    type=FILE,
+    type=LEDGER,
     metavar="FILE",
     show_default="BATCHGEN_DB, else batchgen.db here or in jobs/",
     help="Use this ledger.",

@@ -10,6 +10,7 @@ import click
 
 from batchgen.cli.options import (
     FILE,
+    PATH,
     UTC_TIME,
     Decorator,
     batch_argument,
@@ -121,7 +122,7 @@ def review(
 @option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR|FILE.html",
     show_default="gallery-BATCH",
     help="Write to this directory, or to one HTML file as --single does.",

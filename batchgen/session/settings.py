@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from batchgen.errors import SettingsError
 from batchgen.providers.account import Account, ApiKey
 from batchgen.session.env_file import read_env_file
-from batchgen.urls import bucket_of_path, is_bucket, output_root
+from batchgen.urls import bucket_of_path, check_local_path, is_bucket, output_root
 
 if TYPE_CHECKING:
     from batchgen.providers.profile import AccountLog
@@ -93,7 +93,13 @@ class Environment:
         if flag is not None:
             return flag.absolute()
         named = self.get("BATCHGEN_LOG")
-        return Path(named).expanduser().absolute() if named else None
+        if not named:
+            return None
+        try:
+            check_local_path(named)
+        except ValueError as exc:
+            raise SettingsError(f"BATCHGEN_LOG: {exc}") from exc
+        return Path(named).expanduser().absolute()
 
     @property
     def failpoint(self) -> str | None:
@@ -139,6 +145,7 @@ class Environment:
         try:
             if flag is not None:
                 return bucket_of_path(flag)
+            check_local_path(named, buckets=True)
             return output_root(named) if is_bucket(named) else None
         except ValueError as exc:
             raise SettingsError(f"{'BATCHGEN_DB' if flag is None else '--db'}: {exc}") from exc
