@@ -20,9 +20,13 @@ from batchgen.ledger.sums import CHARGED, NOT_ACKNOWLEDGED, POSSIBLE
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros, decimal_string
 
-_OF_HELD_JOB: Final = (
-    "FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = held.fingerprint"
-)
+_OF_HELD_JOB: Final = """
+    FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = held.fingerprint
+        AND NOT EXISTS (SELECT 1 FROM images WHERE attempt_id = attempts.id
+            AND images.state IN ('saved', 'replaced', 'pruned'))
+"""
+"""Attempts at the image that a job is held for. Attempts of the same fingerprint whose image was
+saved before a refresh are left out: their money has bought an image."""
 _UNCERTAIN: Final = f"""
     SELECT key, held.started_at AS sent_at, coalesce(reason, '') AS reason, held.request_id,
            held.id AS attempt, held.price AS price, held.acknowledged_at AS acknowledged_at,
@@ -43,7 +47,8 @@ class UncertainSums:
     acknowledged: int
     """Those that a person has looked at and closed; in ``jobs`` too."""
     charged: Micros
-    """By all attempts at the images that they are held for, the acknowledged jobs' too."""
+    """By all attempts at the images that they are held for, the acknowledged jobs' too; no attempt
+    whose image was saved."""
     maybe: Micros
     again: Micros
     """One new request for each."""

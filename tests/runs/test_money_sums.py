@@ -136,6 +136,28 @@ def test_failed_videos_that_are_refunded_cost_nothing(tmp_path: Path) -> None:
         rig.judge(tmp_path, endpoint.bill(), finished=False)
 
 
+def test_money_of_saved_images_is_not_lost(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
+        path = rig.manifest(
+            tmp_path, endpoint.base_url, ["a", "b"], limits='{concurrency: 2, max_waste: "0"}'
+        )
+        rig.batchgen("run", path, cwd=tmp_path)
+        endpoint.judge("faults", {"bill-drop": 1.0})
+        rig.batchgen("run", path, "--refresh", "always", cwd=tmp_path, code=1)
+        endpoint.wait_until_idle()
+        sums = rig.status(tmp_path)["uncertain_sums"]
+        assert (sums["charged"], sums["maybe"]) == ("0.000000", "0.075400")
+
+        output(tmp_path, "reconcile", "batch", "--settle", "0")
+        sums = rig.status(tmp_path)["uncertain_sums"]
+        assert (sums["charged"], sums["maybe"]) == ("0.075400", "0.000000")
+        assert micros(rig.status(tmp_path)["cost"]["charged"]) == bill(endpoint) == 4 * rig.PRICE
+        text = rig.batchgen("status", "batch", cwd=tmp_path).stdout
+        assert "2 charged and lost ($0.08)" in text
+        done = output(tmp_path, "acknowledge", "batch")
+        assert done["charged"] == "0.075400"
+
+
 def test_acknowledged_jobs_let_later_nights_end_with_0(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--bill-drop", "1") as endpoint:
         path = rig.manifest(
