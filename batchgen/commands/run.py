@@ -25,7 +25,7 @@ from batchgen.engine.stop_reasons import stops_all_batches, stops_provider
 from batchgen.errors import BatchgenError, ExitCode, LedgerError, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
-from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batch_status import BatchStatus, LastRun, status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
@@ -270,7 +270,9 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
 
         write_line(sys.stdout, json.dumps(LiveStatus.ended(found).as_json()))
     elif found.troubled or found.unfinished or not presenter.quiet:
-        write_text(sys.stdout, _summary(prepared, found, result.made, time.monotonic() - began))
+        write_text(
+            sys.stdout, _summary(prepared, found, last, result.made, time.monotonic() - began)
+        )
         if last and replaced:
             write_line(sys.stdout, replaced_text(enrolled.name, replaced, last.id))
         # The end of a good sample is followed by a proposal of `try`.
@@ -330,10 +332,12 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
         spool.remove(attempt)
 
 
-def _summary(prepared: Prepared, found: BatchStatus, made: int, seconds: float) -> str:
+def _summary(
+    prepared: Prepared, found: BatchStatus, run: LastRun | None, made: int, seconds: float
+) -> str:
     place = image_place(prepared)
     images = place if is_bucket(place) else shortest(Path(place))
-    return summary_text(found, images=images, made=made, seconds=seconds)
+    return summary_text(found, run=run, images=images, made=made, seconds=seconds)
 
 
 def _next_step(prepared: Prepared, found: BatchStatus, backup: LedgerBackup | None) -> str:

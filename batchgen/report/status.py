@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from batchgen.job import ROW_REASON, Billed, JobState
-from batchgen.ledger.batch_status import BatchStatus, ReasonCount
+from batchgen.ledger.batch_status import BatchStatus, LastRun, ReasonCount
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.ledger.unpublished import UnpublishedCounts
 from batchgen.money import ZERO, Micros, rounded_dollars
@@ -131,21 +131,25 @@ def uncertain_money(job: UncertainJob) -> str:
     return charged if job.charged else possible
 
 
-def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float) -> str:
-    """Return the summary that a run ends with."""
+def summary_text(
+    status: BatchStatus, *, run: LastRun | None, images: str, made: int, seconds: float
+) -> str:
+    """Return the summary that a run ends with; ``run`` is None if it had nothing to do."""
     total = sum(status.jobs.values())
     done = status.jobs[JobState.DONE]
     idle = made == 0 and done == total
     if idle:
         jobs = "1 job was" if total == 1 else f"{total:,} jobs were"
         head = f"{status.batch}: {jobs} done already; nothing sent, nothing paid"
+    elif run is None:
+        jobs = f"{done:,} of {counted(total, 'job')} done"
+        head = f"{status.batch}: {jobs}; nothing to do, nothing sent, nothing paid"
     else:
         head = (
             f"{status.batch}: {done:,} of {counted(total, 'job')} done,"
             f" {made:,} in this run of {duration(seconds)}"
         )
     lines = [head, f"  images in {images}"]
-    run = status.last_run
     if run is not None and not idle:
         lines.append(
             f"  this run: estimated {rounded_dollars(run.estimate)},"

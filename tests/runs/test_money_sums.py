@@ -158,6 +158,19 @@ def test_money_of_saved_images_is_not_lost(tmp_path: Path) -> None:
         assert done["charged"] == "0.075400"
 
 
+def test_run_without_work_shows_no_money_of_an_earlier_one(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
+        path = rig.manifest(tmp_path, endpoint.base_url, ["a mug", "a forbidden-word"])
+        first = rig.batchgen("run", path, cwd=tmp_path, code=1).stdout
+        assert "this run: estimated $0.08, charged $0.04" in first
+        later = rig.batchgen("run", path, cwd=tmp_path, code=1).stdout
+        assert later.startswith(
+            "batch: 1 of 2 jobs done; nothing to do, nothing sent, nothing paid"
+        )
+        assert "this run" not in later
+        assert "1  blocked" in later
+
+
 def test_acknowledged_jobs_let_later_nights_end_with_0(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--bill-drop", "1") as endpoint:
         path = rig.manifest(
