@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,11 +19,15 @@ from batchgen.cli.options import (
     only_option,
     option,
     presigned_option,
+    refuse_given,
 )
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
     from batchgen.ledger.key_patterns import Only
+
+_ROW_OPTIONS: Final = ("what", "file_format", "run", "presigned")
+"""Options of `export` that are about rows."""
 
 
 @click.command()
@@ -289,25 +293,25 @@ def export(
         from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None or run is not None or presigned is not None:
-            raise click.UsageError(
-                "--dataset cannot be combined with --failed, --output, --presigned or --run"
-            )
+        refuse_given(*_ROW_OPTIONS, "failed", "output", why="cannot be combined with --dataset")
         choice = Choice(
             layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
         return export_dataset(name, db, dataset=dataset, choice=choice, as_json=as_json)
-    if decision is not None:
-        raise click.UsageError("--decision needs --dataset")
-    if run is not None and (failed or what == "decisions"):
-        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
-    if as_json and (failed or file_format != "jsonl"):
-        other = "--failed, which writes YAML" if failed else f"--format {file_format}"
-        raise click.UsageError(f"--json: not with {other}; expected one of them")
-    if presigned is not None and (failed or what != "images"):
-        raise click.UsageError("--presigned needs --what images")
+    refuse_given("layout", "part_images", "decision", why="needs --dataset")
     if failed:
+        refuse_given(
+            *_ROW_OPTIONS,
+            "as_json",
+            why="cannot be combined with --failed, which writes a manifest",
+        )
         return export_failed(name, db, output=output)
+    if what == "decisions":
+        refuse_given("run", why="cannot be combined with --what decisions")
+    if what != "images":
+        refuse_given("presigned", why="needs --what images")
+    if file_format != "jsonl":
+        refuse_given("as_json", why=f"cannot be combined with --format {file_format}")
     return command(
         name,
         db,

@@ -16,6 +16,7 @@ from batchgen.cli.options import (
     json_option,
     option,
     optional_batch_argument,
+    refuse_given,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def status(
     from batchgen.commands import status as command
 
     if metrics:
+        unused = ("as_json", "watch_s", "uncertain")
+        refuse_given(*unused, why="cannot be combined with --metrics")
         return command.metrics(name, db)
     if uncertain:
         if name is None:
             raise click.UsageError("--uncertain: no batch named; expected BATCH")
+        refuse_given("watch_s", why="cannot be combined with --uncertain")
         return command.uncertain(name, db, as_json=as_json)
     return command.status(name, db, as_json=as_json, watch_s=watch_s)
 

@@ -28,6 +28,7 @@ from batchgen.cli.options import (
     only_option,
     option,
     refresh_options,
+    refuse_given,
     run_options,
 )
 
@@ -169,10 +170,12 @@ def plan(
     if (key is not None or shown or sample) and len(manifests) > 1:
         raise click.UsageError(f"--why, --show, --sample: {len(manifests)} manifests; expected one")
     if key is not None:
+        refuse_given("shown", "sample", "again", "accepted", why="cannot be combined with --why")
         return why(manifests[0], key, overrides, as_json=as_json)
     if shown or sample:
         from batchgen.commands.show_plan import show_jobs
 
+        refuse_given("again", "accepted", why="cannot be combined with --show or --sample")
         return show_jobs(manifests[0], shown, overrides, sample=sample or 0, as_json=as_json)
     return command(list(manifests), overrides, as_json=as_json)
 
@@ -195,6 +198,7 @@ def run(
 
     MANIFEST defaults to batch.yaml.
     """
+    _check_cluster(options["on"])
     if dry_run:
         with _permanent_imports():
             from batchgen.commands.plan import plan
@@ -210,12 +214,18 @@ def run(
     return command(list(manifests), Overrides(**options), presenter)
 
 
+def _check_cluster(on: str | None) -> None:
+    if on is None:
+        refuse_given("actors", why="needs --on")
+
+
 @click.command()
 @batch_argument
 @db_option
 @run_options
 def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions]) -> ExitCode:
     """Continue a batch from its ledger, without its manifest file."""
+    _check_cluster(options["on"])
     with _permanent_imports():
         from batchgen.commands.run import resume as command
         from batchgen.console.terminal import TerminalPresenter

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from batchgen.cli.completion import complete_batch, complete_key
 
@@ -155,6 +156,19 @@ def _or_default(
             " `batchgen init` writes one"
         )
     return (DEFAULT_MANIFEST,)
+
+
+def refuse_given(*names: str, why: str) -> None:
+    """Refuse the parameters of this name if the command line has them: they would do nothing.
+
+    ``why`` continues the message after the option. Raises click.UsageError.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and (
+            context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        ):
+            raise click.UsageError(f"{parameter.opts[0]} {why}")
 
 
 def _refuse_repeated(manifests: tuple[Path, ...]) -> None:

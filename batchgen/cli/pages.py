@@ -19,6 +19,7 @@ from batchgen.cli.options import (
     only_option,
     option,
     presigned_option,
+    refuse_given,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def review(
     if picks is not None:
         from batchgen.commands.import_decisions import import_decisions
 
+        unused = ("run", "since", "only", "decisions", "tags", "port", "no_open")
+        refuse_given(*unused, why="cannot be combined with --import")
         return import_decisions(name, db, picks, by=reviewer, as_json=as_json)
     shown = ShownImages(run=run, since=since, only=only, decisions=decisions, tags=tags)
     served = Served(host="127.0.0.1", port=port, opens_browser=not no_open, by=reviewer)
@@ -210,8 +213,10 @@ def gallery(
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    if presigned is not None and size == "full":
-        raise click.UsageError("--presigned cannot be combined with --size full")
+    if size == "full":
+        refuse_given("presigned", why="cannot be combined with --size full")
+    else:
+        refuse_given("keep_metadata", why="needs --size full")
     images = ShownImages(
         run=run,
         since=since,

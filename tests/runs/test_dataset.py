@@ -67,4 +67,4 @@ def test_only_accepted_images_are_exported(served: rig.Endpoint, tmp_path: Path)
 
 def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     done = rig.batchgen("export", "batch", "--dataset", "ds", "--failed", cwd=tmp_path, code=2)
-    assert "--dataset cannot be combined" in done.stderr
+    assert "--failed cannot be combined with --dataset" in done.stderr

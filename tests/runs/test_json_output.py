@@ -107,7 +107,7 @@ def test_budget_has_what_is_spent_in_json(shop: Path) -> None:
 def test_export_refuses_two_formats(shop: Path) -> None:
     for other in (("--failed",), ("--format", "csv")):
         done = rig.batchgen("export", "batch", "--json", *other, cwd=shop, code=2)
-        assert "--json: not with --f" in done.stderr
+        assert "--json cannot be combined with --f" in done.stderr
     (found,) = records(shop, "export", "batch", "--dataset", "data")
     assert (found["batch"], found["dataset"], found["images"], found["parts"]) == (
         "batch",

@@ -63,3 +63,33 @@ def test_url_in_a_variable_for_a_path_is_refused(variable: str, tmp_path: Path) 
     done = rig.batchgen("run", "batch.yaml", cwd=tmp_path, env=env, code=2)
     assert f"{variable}: not a path: 'ftp://host/file'; expected a path" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["batch.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run batch.yaml --actors 3", "--actors needs --on"),
+        ("resume batch --actors 3", "--actors needs --on"),
+        ("plan batch.yaml --why mug --show mug", "--show cannot be combined with --why"),
+        ("plan batch.yaml --why mug --again 5%", "--again cannot be combined with --why"),
+        ("plan batch.yaml --sample 2 --accepted 5%", "--accepted cannot be combined with --show"),
+        ("status --metrics --json", "--json cannot be combined with --metrics"),
+        ("status --metrics --watch", "--watch cannot be combined with --metrics"),
+        ("status batch --uncertain --watch", "--watch cannot be combined with --uncertain"),
+        ("export batch --layout index", "--layout needs --dataset"),
+        ("export batch --part-images 5", "--part-images needs --dataset"),
+        ("export batch --decision accepted", "--decision needs --dataset"),
+        ("export batch --dataset d --what images", "--what cannot be combined with --dataset"),
+        ("export batch --dataset d --format csv", "--format cannot be combined with --dataset"),
+        ("export batch --dataset d -o file", "-o cannot be combined with --dataset"),
+        ("export batch --failed --what images", "--what cannot be combined with --failed"),
+        ("export batch --failed --format csv", "--format cannot be combined with --failed"),
+        ("export batch --what decisions --run 1", "--run cannot be combined with --what decisions"),
+        ("export batch --format csv --json", "--json cannot be combined with --format csv"),
+        ("gallery batch --keep-metadata", "--keep-metadata needs --size full"),
+        ("review batch --import picks.csv --run 1", "--run cannot be combined with --import"),
+        ("review batch --import picks.csv --only mug", "--only cannot be combined with --import"),
+    ],
+)
+def test_option_that_would_do_nothing_is_refused(arguments: str, message: str) -> None:
+    assert message in " ".join(refused(*arguments.split()).split())
