@@ -12,6 +12,13 @@ from typing import Final
 _MAX_COMPARED_CHARS: Final = 100
 
 
+def cause_of(error: Exception) -> str:
+    """Return why a file could not be used, in words: no number, and no path a second time."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
+    return getattr(error, "strerror", None) or str(error)
+
+
 def names_html(path: PurePath) -> bool:
     """Return whether the name of a file says that it is an HTML page."""
     return path.suffix.lower() in (".html", ".htm")

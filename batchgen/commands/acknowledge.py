@@ -17,7 +17,7 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.uncertain import UncertainJob, open_uncertain_jobs
 from batchgen.ledger.uncertain import acknowledge as write
-from batchgen.money import decimal_string, dollars
+from batchgen.money import Micros, decimal_string, rounded_dollars
 from batchgen.session.settings import Environment
 from batchgen.text import counted
 
@@ -39,8 +39,8 @@ def acknowledge(
         with locked_batch(name, db) as batch:
             chosen = resolve_jobs(batch.conn, only, batch.row.id, name)
             found = write(batch.conn, batch.row.id, chosen, now=timestamp(utc_now()))
-    charged = sum(job.charged for job in found)
-    maybe = sum(job.maybe for job in found)
+    charged = Micros(sum(job.charged for job in found))
+    maybe = Micros(sum(job.maybe for job in found))
     if as_json:
         record = {
             "batch": name,
@@ -50,8 +50,11 @@ def acknowledge(
             "maybe": decimal_string(maybe),
         }
         write_line(sys.stdout, json.dumps(record, ensure_ascii=False))
+    elif not found:
+        text = f"{name}: no uncertain job to acknowledge; nothing was changed"
+        write_line(sys.stdout, text)
     else:
-        money = f"charged {dollars(charged)}, possible {dollars(maybe)}"
+        money = f"charged {rounded_dollars(charged)}, possible {rounded_dollars(maybe)}"
         write_line(sys.stdout, f"{name}: {_text(found, dry_run=dry_run)}: {money}")
     return ExitCode.DONE
 

@@ -27,6 +27,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.output.presigned_links import Links
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
+from batchgen.text import cause_of
 
 
 def export(
@@ -76,7 +77,7 @@ def opened_output(output: Path | None) -> Iterator[TextIO]:
     except FileExistsError:
         raise SettingsError(f"{output}: exists already, and is not overwritten") from None
     except OSError as exc:
-        raise SettingsError(f"{output}: can't be written: {exc}") from exc
+        raise SettingsError(f"{output}: can't be written: {cause_of(exc)}") from exc
 
 
 def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCode:
@@ -87,11 +88,17 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
         path = manifest_of(ledger, batch)
         manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
         provider = manifest.provider
+        jobs = waiting(conn, batch.id)
+        first = next(jobs, None)
+        if first is None:
+            text = f"{name}: no failed or blocked job; no manifest was written"
+            write_line(sys.stderr, text)
+            return ExitCode.DONE
         pieces = partial_manifest(
             name,
             provider if isinstance(provider, str) else provider.model_dump(exclude_none=True),
             manifest.limits.model_dump(exclude_none=True),
-            map(_written, waiting(conn, batch.id)),
+            map(_written, chain([first], jobs)),
         )
         with opened_output(output) as stream:
             stream.writelines(pieces)

@@ -59,6 +59,9 @@ def rollback(
     code = ExitCode.UNFINISHED if lost else ExitCode.DONE
     if as_json:
         return code
+    if not done and not lost:
+        write_line(sys.stdout, f"{name}: no image has a previous version; nothing was changed")
+        return code
     images = "image is" if done == 1 else "images are"
     failed = f", {lost:,} cannot be" if lost else ""
     write_line(sys.stdout, f"{name}: {done:,} {images} restored{failed}")
