@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -17,6 +16,7 @@ from batchgen.console.progress import event_record
 from batchgen.engine.events import RunEvent
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import SettingsError
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.session.presenter import RunProgress
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
@@ -40,8 +40,7 @@ class LoggedProgress:
 
     def observe(self, event: RunEvent) -> None:
         """Log the event, and pass it on."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"time": now, "batch": self._batch, **event_record(event)}
+        line = {"time": timestamp(utc_now()), "batch": self._batch, **event_record(event)}
         self._file.write(orjson.dumps(line).decode())
         self._shown.observe(event)
 

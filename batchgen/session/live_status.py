@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from batchgen.ledger.batch_status import BatchStatus, LastRun, status
+from batchgen.ledger.clock import timestamp
 from batchgen.ledger.run_pace import RunPace, run_pace
 from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import BatchOwner
@@ -53,7 +54,7 @@ class LiveStatus:
         running: dict[str, object] | None = None
         if owner is not None:
             running = {
-                "since": owner.since.astimezone(UTC).isoformat() if owner.since else None,
+                "since": timestamp(owner.since) if owner.since else None,
                 "pid": owner.owner.pid or None,
                 "host": owner.owner.host,
                 "user": owner.owner.user,
@@ -72,7 +73,7 @@ class LiveStatus:
 
 
 def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+    return None if moment is None else timestamp(moment)
 
 
 def live_status(conn: sqlite3.Connection, ledger: Path, name: str) -> LiveStatus:

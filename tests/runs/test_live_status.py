@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import sys
@@ -42,7 +43,9 @@ def test_status_knows_running_from_killed(served: rig.Endpoint, tmp_path: Path) 
     assert running["command"].startswith("batchgen run ")
     assert running["images_per_minute"] > 0
     assert running["seconds_left"] > 0
-    assert running["last_image_at"]
+    one_form = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+    assert one_form.fullmatch(running["since"])
+    assert one_form.fullmatch(running["last_image_at"])
     assert not found["killed"]
     assert f"running: pid {run.pid}" in text
     assert "last image" in text
