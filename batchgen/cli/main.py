@@ -34,6 +34,10 @@ _GROUPS: Final[dict[str, list[click.Command]]] = {
 """The commands by the heading under which ``--help`` lists them."""
 
 
+_WHOLE: Final = 200
+"""More characters than the first sentence of any help has: lines wrap, and none is cut."""
+
+
 class _ReaderGone(Exception):
     """The program that reads our output closed it, as `head` does."""
 
@@ -52,7 +56,7 @@ class _Group(click.Group):
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (f"{command.name:<{width}}", command.get_short_help_str(formatter.width))
+                        (f"{command.name:<{width}}", command.get_short_help_str(_WHOLE))
                         for command in commands
                     ]
                 )

@@ -199,7 +199,9 @@ def _read_only(
             with click.open_file(one if one == "-" else one[1:], encoding="utf-8-sig") as stream:
                 text = str(stream.read())
         except (OSError, UnicodeDecodeError) as error:
-            raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
+            from batchgen.text import cause_of
+
+            raise click.UsageError(f"--only {one}: cannot be read: {cause_of(error)}") from None
         lines = (line.strip() for line in text.splitlines())
         listed = [line for line in lines if line and not line.startswith("#")]
         if not listed:

@@ -24,7 +24,7 @@ from batchgen.session.storage import stores_of_batch
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import StoreError
 from batchgen.storage.stores import Stores
-from batchgen.text import counted
+from batchgen.text import cause_of, counted
 from batchgen.urls import is_bucket, output_root, path_below
 
 
@@ -76,7 +76,8 @@ def export_dataset(
             summary = writer.write(samples(conn, batch.id, accepted=choice.accepted))
             unpublished = unpublished_counts(conn, batch.id).total
         except OSError as exc:
-            raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
+            why = cause_of(exc)
+            raise SettingsError(f"{dataset}: the dataset can't be written: {why}") from exc
     record = {"batch": name, "dataset": dataset, **asdict(summary), "unpublished": unpublished}
     text = json.dumps(record) if as_json else _text(name, dataset, summary, unpublished)
     write_line(sys.stdout, text)

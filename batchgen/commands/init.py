@@ -16,7 +16,7 @@ from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.providers.local import LOCAL
 from batchgen.providers.registry import PROFILES
-from batchgen.text import closest_match
+from batchgen.text import cause_of, closest_match
 
 PROVIDERS: Final = (LOCAL.name, *sorted(PROFILES.keys() - {LOCAL.name}))
 SCHEMA_NAME: Final = "batchgen.schema.json"
@@ -74,7 +74,7 @@ def init(
     except FileExistsError:
         raise SettingsError(f"{path}: exists already, and is not overwritten") from None
     except OSError as exc:
-        raise SettingsError(f"{path}: can't be written: {exc}") from exc
+        raise SettingsError(f"{path}: can't be written: {cause_of(exc)}") from exc
     if as_json:
         record = {"manifest": str(path), "schema": str(schema_path), "provider": choices.provider}
         write_line(sys.stdout, json.dumps(record | {"rows": choices.rows}))

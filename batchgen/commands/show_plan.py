@@ -26,6 +26,7 @@ from batchgen.providers.profile import Profile
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, prepare
+from batchgen.text import cause_of
 
 _LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
 """The local endpoint gets its port when a run starts it."""
@@ -81,7 +82,7 @@ def _shown(profile: Profile, staged: StagedJob) -> _Shown:
         try:
             request = adapter.build_request(job, _ATTEMPT, profile.base_url or _LOCAL_URL)
         except OSError as exc:
-            problem = f"a reference image cannot be read: {exc}"
+            problem = f"a reference image cannot be read: {cause_of(exc)}"
     return _Shown(staged=staged, request=request, problem=problem, price=price)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from batchgen.manifest.table import RowsFault
+from batchgen.text import cause_of
 
 MAX_EXPANSION: Final = 250
 """Limit of the decompressed size, as a multiple of the compressed one; beyond MIN_LIMIT_BYTES.
@@ -74,7 +75,7 @@ class TableFile:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise self.fault(f"cannot be decompressed: {error}", key="file") from None
         except OSError as error:
-            raise self.fault(f"cannot be read: {error}", key="file") from None
+            raise self.fault(f"cannot be read: {cause_of(error)}", key="file") from None
 
     @contextmanager
     def open_text(self, encoding: str) -> Generator[io.TextIOWrapper, None, None]:

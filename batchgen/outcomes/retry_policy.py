@@ -122,7 +122,10 @@ def parse_waste(text: str | int | Decimal) -> Waste:
     """Parse a share of the run's estimate (``5%``) or dollars (``2.50``). Raises ValueError."""
     written = str(text).strip()
     if not written.endswith("%"):
-        return Waste(percent=None, amount=parse_dollars(written))
+        try:
+            return Waste(percent=None, amount=parse_dollars(written))
+        except ValueError as exc:
+            raise ValueError(f"{exc}; expected a share like 5% or dollars like 2.50") from None
     try:
         percent = Decimal(written[:-1].strip())
     except InvalidOperation:

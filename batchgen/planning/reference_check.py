@@ -7,6 +7,7 @@ from pathlib import Path
 from batchgen.job import Job, canonical_json
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.reference_images import digest_of
+from batchgen.text import cause_of
 
 
 def changed_references(job: Job, provider: str) -> str | None:
@@ -20,7 +21,7 @@ def changed_references(job: Job, provider: str) -> str | None:
         images = tuple(f"sha256:{digest_of(Path(image))}" for image in job.images)
         mask = f"sha256:{digest_of(Path(job.mask))}" if job.mask else None
     except OSError as exc:
-        return f"a reference image cannot be read: {exc}"
+        return f"a reference image cannot be read: {cause_of(exc)}"
     options = canonical_json(dict(job.options))
     fingerprints = Fingerprints(provider, job.model, options, images, mask)
     if fingerprints.of(job.prompt) == job.fingerprint:

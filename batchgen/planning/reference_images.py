@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from batchgen.images.formats import USUAL_FORMATS, BadImage, Flaw, ImageFormat, ImageInfo
 from batchgen.images.inspect import MAX_BYTES, inspect, sniff
 from batchgen.planning.reference_names import ImageNames
+from batchgen.text import cause_of
 from batchgen.urls import is_bucket, is_url, split_object_url
 
 _ANY_PIXELS: Final = 1 << 62
@@ -181,7 +182,7 @@ def _content(path: Path) -> Content | str:
     except FileNotFoundError:
         return f"reference image not found: {path}"
     except OSError as error:
-        return f"cannot read reference image: {error}"
+        return f"cannot read reference image {path}: {cause_of(error)}"
 
 
 @lru_cache(maxsize=4096)

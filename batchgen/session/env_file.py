@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import SettingsError
+from batchgen.text import cause_of
 
 OUR_PREFIX: Final = "BATCHGEN_"
 """Our settings name files that are written, so only the environment may hold them."""
@@ -53,7 +54,7 @@ def read_env_file(path: Path) -> EnvFile:
     except (FileNotFoundError, NotADirectoryError):
         return EnvFile(path, {})
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{path}: can't be read: {exc}") from exc
+        raise SettingsError(f"{path}: can't be read: {cause_of(exc)}") from exc
     # Imported here: few directories have such a file, and the import takes as long as a query.
     from dotenv.parser import parse_stream
 

@@ -40,8 +40,8 @@ def estimate_of(
     supposed = what_if(
         requests,
         cost,
-        again_percent=_percent(flags.again, past.again_percent, DEFAULT_AGAIN_PERCENT),
-        accepted_percent=_percent(flags.accepted, accepted, DEFAULT_ACCEPTED_PERCENT),
+        again_percent=_given("--again", flags.again, past.again_percent, DEFAULT_AGAIN_PERCENT),
+        accepted_percent=_given("--accepted", flags.accepted, accepted, DEFAULT_ACCEPTED_PERCENT),
     )
     wanted = flags.again is not None or flags.accepted is not None
     return Estimate(
@@ -57,13 +57,13 @@ def estimate_of(
     )
 
 
-def _percent(given: str | None, measured: Decimal | None, default: Decimal) -> Decimal:
+def _given(option: str, given: str | None, measured: Decimal | None, default: Decimal) -> Decimal:
     if given is None:
         return default if measured is None else measured
     try:
         return parse_percent(given)
     except ValueError as exc:
-        raise SettingsError(str(exc)) from exc
+        raise SettingsError(f"{option}: {exc}") from exc
 
 
 def budgets_of(conn: sqlite3.Connection, limits: RunLimits) -> list[Budget]:

@@ -93,3 +93,35 @@ def test_url_in_a_variable_for_a_path_is_refused(variable: str, tmp_path: Path) 
 )
 def test_option_that_would_do_nothing_is_refused(arguments: str, message: str) -> None:
     assert message in " ".join(refused(*arguments.split()).split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --max-waste few", "--max-waste: 'few' is not an amount in dollars, like 12.50;"),
+        ("run --max-waste few", "expected a share like 5% or dollars like 2.50"),
+        ("plan --again few", "--again: not a percentage: 'few'; expected a number like 8%"),
+        ("plan --accepted 200%", "--accepted: percentage out of range: '200%'"),
+        ("plan --only @none.txt", "--only @none.txt: cannot be read: No such file or directory\n"),
+        ("init none/batch.yaml", "none/batch.yaml: can't be written: No such file or directory\n"),
+    ],
+)
+def test_message_names_option_cause_and_expected_value(
+    arguments: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "batch.yaml").write_text("provider: local\njobs: [A mug]\n", encoding="utf-8")
+    done = rig.batchgen(*arguments.split(), cwd=tmp_path, code=2)
+    assert message in done.stderr
+
+
+def test_unreadable_env_file_names_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text("provider: local\njobs: [A mug]\n", encoding="utf-8")
+    (tmp_path / ".env").write_bytes(b"A=1\n\xff")
+    done = rig.batchgen("plan", "batch.yaml", cwd=tmp_path, code=2)
+    assert done.stderr.endswith(".env: can't be read: not UTF-8: byte 0xff at offset 4\n")
+
+
+def test_help_cuts_no_line_of_a_command() -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=60).output
+    assert "..." not in shown.partition("Make:")[2]
+    assert "images as a dataset." in " ".join(shown.split())
