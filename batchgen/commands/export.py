@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TextIO
 from batchgen.console.csv_cells import without_formulas
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
-from batchgen.job import ROW_REASON
+from batchgen.job import ROW_REASON, OutputOptions
 from batchgen.ledger.batches import check_run, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.exports import Waiting, waiting
@@ -24,6 +25,7 @@ from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
+from batchgen.manifest.model import Manifest
 from batchgen.output.presigned_links import Links
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
@@ -87,7 +89,6 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
         batch = find_batch(conn, name)
         path = manifest_of(ledger, batch)
         manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
-        provider = manifest.provider
         jobs = waiting(conn, batch.id)
         first = next(jobs, None)
         if first is None:
@@ -96,13 +97,36 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
             return ExitCode.DONE
         pieces = partial_manifest(
             name,
-            provider if isinstance(provider, str) else provider.model_dump(exclude_none=True),
-            manifest.limits.model_dump(exclude_none=True),
+            _settings(manifest),
             map(_written, chain([first], jobs)),
         )
         with opened_output(output) as stream:
             stream.writelines(pieces)
     return ExitCode.DONE
+
+
+def _settings(manifest: Manifest) -> dict[str, object]:
+    """Return the settings of a manifest under which its failed jobs are sent again."""
+    provider, storage = manifest.provider, manifest.storage
+    return {
+        "provider": (
+            provider if isinstance(provider, str) else provider.model_dump(exclude_none=True)
+        ),
+        "limits": manifest.limits.model_dump(exclude_none=True),
+        "rules": manifest.rules if manifest.rules != "refuse" else None,
+        "share": manifest.share,
+        "storage": storage.model_dump(exclude_none=True) if storage is not None else None,
+    }
+
+
+def _output(job: Waiting) -> dict[str, object]:
+    """Return the options of a job's output that are not the defaults."""
+    found = dict[str, object]()
+    for name, default in asdict(OutputOptions()).items():
+        value = type(default)(job.output[name])
+        if value != default:
+            found[name] = value
+    return found
 
 
 def _written(job: Waiting) -> WrittenJob:
@@ -116,6 +140,7 @@ def _written(job: Waiting) -> WrittenJob:
         mask=job.mask,
         root=job.root,
         path=job.path,
+        output=_output(job),
         tags=tuple(json.loads(job.tags)),
         is_whole=not job.reason.startswith(f"{ROW_REASON}:"),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Final
 
-from batchgen.job import BatchId
+from batchgen.job import BatchId, OutputOptions
 from batchgen.ledger.reference_paths import reference_paths
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
@@ -55,6 +55,7 @@ _EXPORT_SQL: Final = {
 }
 
 
+_OUTPUT_COLUMNS: Final = tuple(option.name for option in fields(OutputOptions))
 _MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
 
 
@@ -106,16 +107,21 @@ class Waiting:
     root: str
     path: str
     tags: str
+    output: Mapping[str, str | int]
+    """Columns of the options of its output."""
 
 
 def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
     """Yield the jobs that need a changed request, in the order of the manifest."""
     rows = conn.execute(
         "SELECT key, state, coalesce(reason, '') AS reason, source, model, prompt, options, images,"
-        " mask, root, path, tags FROM jobs WHERE batch_id = ? AND retired = 0"
+        f" mask, root, path, tags, {', '.join(_OUTPUT_COLUMNS)} FROM jobs"
+        " WHERE batch_id = ? AND retired = 0"
         " AND state IN ('failed', 'blocked') ORDER BY id",
         (batch,),
     )
     for row in rows:
         images, mask = reference_paths(conn, row["images"], row["mask"])
-        yield Waiting(**{**dict(row), "images": images, "mask": mask})
+        values = dict(row) | {"images": images, "mask": mask}
+        output = {name: values.pop(name) for name in _OUTPUT_COLUMNS}
+        yield Waiting(**values, output=output)

@@ -28,21 +28,24 @@ class WrittenJob:
     mask: str | None
     root: str
     path: str
+    output: Mapping[str, object]
+    """The settings of its output that are not the defaults; without its directory and path."""
     tags: tuple[str, ...]
     is_whole: bool = True
     """Whether it is known whole; a job whose row is at fault is not, and is a comment only."""
 
 
 def partial_manifest(
-    name: str, provider: object, limits: Mapping[str, object], jobs: Iterable[WrittenJob]
+    name: str, settings: Mapping[str, object], jobs: Iterable[WrittenJob]
 ) -> Iterator[str]:
-    """Yield the text of a manifest with ``partial``: jobs that are not listed keep their state."""
+    """Yield the text of a manifest with ``partial``: jobs that are not listed keep their state.
+
+    ``settings`` are those of the manifest that hold for all jobs; empty ones are left out.
+    """
     yield f"# Jobs of {name} that need a decision. Fix them, run this file, and fix their source:\n"
     yield "# the next run of the whole manifest plans them as the source says.\n"
-    head: dict[str, Any] = {"name": _quoted(name), "partial": True, "provider": _quoted(provider)}
-    if limits:
-        head["limits"] = _quoted(dict(limits))
-    yield _dump(head)
+    kept = {key: _quoted(value) for key, value in settings.items() if value}
+    yield _dump({"name": _quoted(name), "partial": True, **kept})
     yield "jobs:\n"
     for job in jobs:
         if not job.is_whole:
@@ -67,7 +70,7 @@ def _entry(job: WrittenJob) -> dict[str, Any]:
     if job.mask:
         found["mask"] = _quoted(_literal(job.mask))
     path = _literal(job.path.replace(EXT_PLACEHOLDER, "\0")).replace("\0", "{{ ext }}")
-    found["output"] = {"dir": _quoted(job.root), "path": _quoted(path)}
+    found["output"] = {"dir": _quoted(job.root), "path": _quoted(path), **_quoted(dict(job.output))}
     if job.tags:
         found["tags"] = _quoted(list(job.tags))
     return found

@@ -225,6 +225,29 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
     assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
 
 
+def test_fixed_jobs_keep_the_settings_of_their_batch(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(
+        "provider: local\nrules: warn\nshare: true\nlimits: {max_cost: 1.00}\n"
+        "output: {publish: on_accept, verify: decode, sidecar: true, metadata: true}\n"
+        "jobs:\n"
+        "  - {key: sign, prompt: A forbidden-word sign, output: {keep_previous: 3}}\n"
+        "  - {key: mug, prompt: A mug}\n",
+        encoding="utf-8",
+    )
+    rig.batchgen("run", "shop.yaml", cwd=tmp_path, code=1)
+    rig.batchgen("export", "shop", "--failed", "-o", "fix.yaml", cwd=tmp_path)
+    fixed = tmp_path / "fix.yaml"
+    text = fixed.read_text(encoding="utf-8")
+    assert 'rules: "warn"\nshare: true\n' in text
+    fixed.write_text(text.replace("forbidden-word", "wooden"), encoding="utf-8")
+    rig.batchgen("run", "fix.yaml", cwd=tmp_path)
+    assert not (tmp_path / "out/shop/sign.png").exists(), "no person has accepted it"
+    assert (tmp_path / "out/shop/.pending/sign.json").exists()
+    options = "verify, keep_previous, keep_partials, sidecar, metadata, publish"
+    (row,) = rig.query(tmp_path / "batchgen.db", f"SELECT {options} FROM jobs WHERE key = 'sign'")
+    assert tuple(row) == ("decode", 3, 0, 1, 1, "on_accept")
+
+
 @pytest.mark.fault("XC4")
 def test_a_copied_partial_manifest_writes_to_its_batch(
     served: rig.Endpoint, tmp_path: Path
