@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -19,10 +19,10 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON, OutputOptions
 from batchgen.ledger.batches import check_run, find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.exports import Waiting, waiting
+from batchgen.ledger.exports import Waiting, export_columns, waiting
 from batchgen.ledger.exports import export as export_rows
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.review_summary import exported_decisions
+from batchgen.ledger.review_summary import DECISION_COLUMNS, exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Manifest
@@ -53,15 +53,18 @@ def export(
         batch = find_batch(conn, name)
         if run is not None:
             check_run(conn, batch, run)
-        is_review = what == "decisions"
-        found = exported_decisions(conn, batch.id) if is_review else None
-        rows = export_rows(conn, batch.id, what, run) if found is None else iter(found)
+        if what == "decisions":
+            rows: Iterator[dict[str, object]] = iter(exported_decisions(conn, batch.id))
+            columns: tuple[str, ...] = DECISION_COLUMNS
+        else:
+            rows = export_rows(conn, batch.id, what, run)
+            columns = export_columns(conn, what)
         links = None
         if presigned is not None:
             links = Links.lasting(stores_of_batch(ledger, batch), presigned)
-            rows = links.added_to(rows)
+            rows, columns = links.added_to(rows), (*columns, *links.columns)
         with opened_output(output) as stream:
-            _write(rows, file_format, stream)
+            _write(rows, columns, file_format, stream)
     if links is not None:
         write_line(sys.stderr, f"presigned_url {links.notice}")
     return ExitCode.DONE
@@ -146,16 +149,15 @@ def _written(job: Waiting) -> WrittenJob:
     )
 
 
-def _write(rows: Iterator[dict[str, object]], file_format: str, stream: TextIO) -> None:
+def _write(
+    rows: Iterator[dict[str, object]], columns: Sequence[str], file_format: str, stream: TextIO
+) -> None:
     if file_format == "jsonl":
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
     if file_format == "csv":
         rows = map(without_formulas, rows)
-    first = next(rows, None)
-    if first is None:
-        return
-    writer = csv.DictWriter(stream, fieldnames=list(first))
+    writer = csv.DictWriter(stream, fieldnames=columns)
     writer.writeheader()
-    writer.writerows(chain([first], rows))
+    writer.writerows(rows)

@@ -89,6 +89,13 @@ def export(
             yield row
 
 
+def export_columns(conn: sqlite3.Connection, what: str) -> tuple[str, ...]:
+    """Return the columns of the rows of `export`, which a table without rows has too."""
+    nothing = {"batch": 0, "after": 0, "run": None, "limit": 0}
+    _, *names = (column[0] for column in conn.execute(_EXPORT_SQL[what], nothing).description)
+    return (*names, "url") if what == "images" else tuple(names)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """A job that failed or was blocked, as it was planned."""

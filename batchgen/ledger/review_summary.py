@@ -112,6 +112,12 @@ def decided_since(conn: sqlite3.Connection, batch: BatchId, decision: int) -> li
     return [row["image_id"] for row in rows]
 
 
+DECISION_COLUMNS: Final = (
+    *("key", "path", "sha256", "decision", "note", "prompt", "decided_by", "decided_at"),
+)
+"""Columns of the rows of `exported_decisions`."""
+
+
 def exported_decisions(conn: sqlite3.Connection, batch: BatchId) -> list[dict[str, Any]]:
     """Return the decision that counts for each saved image, in the manifest's order."""
     rows = conn.execute(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from batchgen.errors import SettingsError
 from batchgen.ledger.clock import timestamp, utc_now
@@ -57,6 +57,9 @@ class Links:
     def end(self) -> str:
         """The end to the minute, as text."""
         return f"{self.until:%Y-%m-%d %H:%M} UTC"
+
+    columns: ClassVar[tuple[str, str]] = ("presigned_url", "presigned_until")
+    """Added to each row of an image."""
 
     def added_to(self, rows: Iterator[dict[str, object]]) -> Iterator[dict[str, object]]:
         """Yield rows of images with two more columns; None for images that have no link.

@@ -23,6 +23,23 @@ def test_command_without_a_matching_job_says_so(command: str, done: Path) -> Non
     assert "0 " not in shown
 
 
+@pytest.mark.parametrize("what", ["jobs", "attempts", "images", "decisions"])
+def test_table_without_rows_has_its_header(what: str, done: Path) -> None:
+    """Run 2 has no budget, so it requests and makes nothing."""
+    command = ("export", "batch", "--what", what, "--format", "csv")
+    (done / "picks.csv").write_text("key,decision\njob-000,accept\n", encoding="utf-8")
+    if what == "decisions":
+        empty = rig.batchgen(*command, cwd=done).stdout
+        rig.batchgen("review", "batch", "--import", "picks.csv", cwd=done)
+    else:
+        flags = ("--refresh", "always", "--max-cost", "0", "--yes")
+        rig.batchgen("run", "batch.yaml", *flags, cwd=done, code=3)
+        empty = rig.batchgen(*command, "--run", "2", cwd=done).stdout
+    header, *rows = rig.batchgen(*command, cwd=done).stdout.splitlines()
+    assert len(rows) == 1
+    assert empty.splitlines() == [header]
+
+
 def test_manifest_of_failed_jobs_is_not_written_empty(done: Path) -> None:
     shown = rig.batchgen("export", "batch", "--failed", "-o", "fix.yaml", cwd=done)
     assert shown.stderr == "batch: no failed or blocked job; no manifest was written\n"
