@@ -10,6 +10,7 @@ from typing import Final
 from batchgen.dataset.layout import DatasetOrder
 from batchgen.errors import SettingsError
 from batchgen.storage.store import Store
+from batchgen.urls import output_root
 
 CHECKSUMS: Final = "SHA256SUMS"
 _DIRECTORY: Final = ".batchgen"
@@ -44,6 +45,7 @@ class Records:
 
     def __init__(self, store: Store, order: DatasetOrder) -> None:
         self._store = store
+        self._place = output_root(store.url)  # a path, not the URL of one, in messages
         self._head = (
             json.dumps(
                 {
@@ -66,14 +68,14 @@ class Records:
             first = next(self._store.list(), None)
             if first is not None:
                 raise SettingsError(
-                    f"{self._store.url}: not empty and not a dataset of batchgen: {first.name};"
+                    f"{self._place}: not empty and not a dataset of batchgen: {first.name};"
                     " expected a new directory"
                 ) from None
             self._store.put(_HEAD, self._head)
             return
         if found != self._head:
             raise SettingsError(
-                f"{self._store.url}: holds another dataset: {_differences(found, self._head)};"
+                f"{self._place}: holds another dataset: {_differences(found, self._head)};"
                 " expected a new directory"
             )
 
@@ -133,7 +135,7 @@ class Records:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as exc:
-            raise SettingsError(f"{self._store.url}/{name}: not a record of a part: {exc}") from exc
+            raise SettingsError(f"{self._place}/{name}: not a record of a part: {exc}") from exc
 
 
 def _differences(found: bytes, wanted: bytes) -> str:

@@ -65,6 +65,12 @@ def test_only_accepted_images_are_exported(served: rig.Endpoint, tmp_path: Path)
     assert "1 image in 1 part" in shown
 
 
+def test_refused_directory_is_named_as_a_path(served: rig.Endpoint, tmp_path: Path) -> None:
+    run(served, tmp_path, ["one"])
+    done = rig.batchgen("export", "batch", "--dataset", "out", cwd=tmp_path, code=2)
+    assert done.stderr.startswith(f"{tmp_path / 'out'}: not empty and not a dataset of batchgen")
+
+
 def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     done = rig.batchgen("export", "batch", "--dataset", "ds", "--failed", cwd=tmp_path, code=2)
     assert "--failed cannot be combined with --dataset" in done.stderr
