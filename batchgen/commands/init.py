@@ -88,14 +88,20 @@ def init(
 def _choices(provider: str | None, rows: str | None, *, is_asking: bool) -> Choices:
     """Return the given choices, and ask for the others if a person can be asked."""
     if is_asking and provider is None and rows is None:
-        provider = ask(f"Provider: {', '.join(PROVIDERS)}", PROVIDERS[0])
+        question = f"Provider: {', '.join(PROVIDERS)}"
+        while (provider := ask(question, PROVIDERS[0])) not in PROVIDERS:
+            write_line(sys.stderr, _unknown_provider(provider))
         rows = ask("Table with a row per image, such as products.csv (empty: list prompts)", "")
     name = provider or PROVIDERS[0]
     if name not in PROVIDERS:
-        near = closest_match(name, PROVIDERS)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise SettingsError(f"--provider: {name!r}; expected one of {', '.join(PROVIDERS)}{hint}")
+        raise SettingsError(f"--provider: {_unknown_provider(name)}")
     return Choices(provider=name, rows=rows or None)
+
+
+def _unknown_provider(name: str) -> str:
+    near = closest_match(name, PROVIDERS)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"{name!r}; expected one of {', '.join(PROVIDERS)}{hint}"
 
 
 def _text(path: Path, choices: Choices) -> str:

@@ -60,6 +60,7 @@ def test_init_refuses_what_it_does_not_know(
     [
         ("crazyrouter", "products.csv", ["provider: crazyrouter", 'rows: "products.csv"']),
         ("", "", ["provider: local", "jobs:"]),
+        ("openia\nopenai", "", ["provider: openai", "jobs:"]),
     ],
 )
 def test_init_asks_at_a_terminal(
