@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -65,6 +65,10 @@ from batchgen.urls import is_bucket
 if TYPE_CHECKING:
     from batchgen.cluster.ledger_backup import LedgerBackup
     from batchgen.session.channels import FinishedReport
+
+
+GOOD_SAMPLE: Final = (ExitCode.DONE, ExitCode.UNFINISHED)
+"""Exit codes of a sample after which `try` proposes the other jobs of a sound batch."""
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -276,7 +280,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
         if last and replaced:
             write_line(sys.stdout, replaced_text(enrolled.name, replaced, last.id))
         # The end of a good sample is followed by a proposal of `try`.
-        if not (enrolled.spec.overrides.is_sample and code is ExitCode.DONE and found.unfinished):
+        is_good = code in GOOD_SAMPLE and found.is_sound and found.unfinished
+        if not (enrolled.spec.overrides.is_sample and is_good):
             write_text(sys.stdout, f"next: {_next_step(prepared, found, parts.backup)}")
     return _End(
         code=code,

@@ -11,18 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen.commands.plan import ledger_of, staged
-from batchgen.commands.run import run, run_all
+from batchgen.commands.run import GOOD_SAMPLE, run, run_all
 from batchgen.console.ask import ask, can_ask, has_browser
 from batchgen.console.progress import write_line
 from batchgen.console.shell_command import shell_command
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.review import ImageFilter
 from batchgen.ledger.saved_images import saved_images
-from batchgen.ledger.staged_jobs import sample_keys
+from batchgen.ledger.staged_jobs import jobs_without_error, sample_keys
 from batchgen.money import decimal_string
 from batchgen.planning.matrix_cells import matrix_axes
 from batchgen.review.page_url import page_url
@@ -53,7 +54,8 @@ def try_sample(
     code = first.code
     if not first.ran:
         return code
-    is_over = code is not ExitCode.DONE or len(keys) == total or presenter.as_json
+    is_good = code in GOOD_SAMPLE and _is_sound(prepared)
+    is_over = not is_good or len(keys) == total or presenter.as_json
     name, others = prepared.identity.name, counted(total - len(keys), "image")
     with _shown(prepared, keys, presenter, offers_page=not is_over):
         if is_over:
@@ -109,14 +111,22 @@ def _wants_page(prepared: Prepared) -> bool:
 
 
 def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:
-    """Return the keys of the sample, and the number of all jobs. Raises SettingsError."""
+    """Return the keys of the sample, and the number of all jobs without an error.
+
+    Raises SettingsError.
+    """
     with closing(ledger_of(prepared)) as conn:
-        staging = staged(conn, prepared)
+        staged(conn, prepared)
         keys = sample_keys(conn, sample, in_rows=_has_matrix(prepared))
-        total = staging.jobs
+        total = jobs_without_error(conn)
     if not keys:
         raise SettingsError(f"{prepared.loaded.path.name}: no job without an error to try")
     return keys, total
+
+
+def _is_sound(prepared: Prepared) -> bool:
+    with closing(open_for_reading(prepared.ledger)) as conn:
+        return status(conn, prepared.identity.name).is_sound
 
 
 def _images(prepared: Prepared, keys: Collection[str]) -> list[str]:

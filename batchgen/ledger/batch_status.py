@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from batchgen.job import BatchId, Billed, JobState
+from batchgen.job import ROW_REASON, BatchId, Billed, JobState
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import UNPRICED
@@ -107,6 +107,20 @@ class BatchStatus:
     def troubled(self) -> int:
         """Jobs that wait for a person."""
         return self.jobs[JobState.FAILED] + self.jobs[JobState.BLOCKED] + self.uncertain
+
+    @property
+    def at_fault(self) -> int:
+        """Jobs that failed because of their row of the table."""
+        return sum(
+            reason.jobs
+            for reason in self.reasons
+            if reason.state is JobState.FAILED and reason.code == ROW_REASON
+        )
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every job that a run took up is done; rows at fault were not taken up."""
+        return self.troubled == self.at_fault and not self.jobs[JobState.PAID]
 
     def as_json(self) -> dict[str, object]:
         """Return the object that other programs rely on (README, ``status --json``)."""

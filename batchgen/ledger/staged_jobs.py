@@ -82,6 +82,12 @@ def sample_keys(conn: sqlite3.Connection, number: int, *, in_rows: bool = False)
     return [found[index][0] for index in chosen]
 
 
+def jobs_without_error(conn: sqlite3.Connection) -> int:
+    """Count the jobs of a plan that can be requested."""
+    row = conn.execute("SELECT count(*) AS n FROM staging.planned WHERE refused IS NULL").fetchone()
+    return int(row["n"])
+
+
 def _candidates(conn: sqlite3.Connection, *, in_rows: bool) -> Iterator[tuple[str, str, str]]:
     """Return keys, lines and texts of jobs among which a sample is chosen."""
     jobs = conn.execute("SELECT count(*) AS n FROM staging.planned").fetchone()["n"]

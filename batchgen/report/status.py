@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
-from batchgen.job import ROW_REASON, Billed, JobState
+from batchgen.job import Billed, JobState
 from batchgen.ledger.batch_status import BatchStatus, LastRun, ReasonCount
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.ledger.unpublished import UnpublishedCounts
@@ -188,11 +188,7 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
     if status.uncertain:
         return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
     failed = status.jobs[JobState.FAILED]
-    at_fault = sum(
-        reason.jobs
-        for reason in status.reasons
-        if reason.state is JobState.FAILED and reason.code == ROW_REASON
-    )
+    at_fault = status.at_fault
     if failed > at_fault + status.refused:
         return f"batchgen retry {name}{db_option}"
     needs_new_request = status.refused or status.jobs[JobState.BLOCKED]

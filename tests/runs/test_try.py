@@ -56,6 +56,20 @@ def test_try_asks_to_make_the_others(
     assert rig.status(tmp_path)["jobs"]["done"] == done
 
 
+def test_try_with_rows_at_fault_asks_for_the_others(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("sku,title\na,mug\na,cup\nb,bag\nc,hat\n", encoding="utf-8")
+    (tmp_path / "shop.yaml").write_text(
+        'provider: local\nrows: shop.csv\nprompt: "A {{ title }}"\n', encoding="utf-8"
+    )
+    question = "Make the other 2 images of shop too? [y/N]: "
+    code, shown = at_terminal(
+        "try", "shop.yaml", "--sample", "1", cwd=tmp_path, replies={question: "y\n"}
+    )
+    assert code == 1, shown
+    jobs = rig.status(tmp_path, "shop")["jobs"]
+    assert (jobs["done"], jobs["failed"]) == (3, 1)
+
+
 def test_try_offers_the_review_page_of_its_sample(served: rig.Endpoint, tmp_path: Path) -> None:
     manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
     env, url = screen(tmp_path)
