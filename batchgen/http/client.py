@@ -45,8 +45,8 @@ _DOCUMENT_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _KEEP_S: Final = 1.0
 """Servers close idle connections after 2 s (gunicorn) to 75 s (nginx)."""
-_TRIAL_AFTER_S: Final = 0.05
-"""A server that closes without announcing it does so right after its response."""
+_SILENT_S: Final = 0.05
+"""A server that closes without announcing it, or responds twice, does so soon after a response."""
 _ROUTE: Final = "batchgen.route"
 
 
@@ -97,7 +97,7 @@ class ApiClient:
             network=self._network,
             resolve=CachedLookup(),
             keep_s=_KEEP_S if self._network.keep_alive else 0.0,
-            trial_after_s=_TRIAL_AFTER_S,
+            silent_s=_SILENT_S,
         )
         return self
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, cast
 
 import httpx
@@ -55,6 +55,8 @@ class Connection(asyncio.BufferedProtocol):
         self._received = 0
         self._settled = (-1, 0)
         self._settling: asyncio.TimerHandle | None = None
+        self._on_unrequested: Callable[[], None] | None = None
+        """Called for bytes that no request of this connection requested."""
         self.idle_since = 0.0
         """When it became idle, by the event loop's clock."""
 
@@ -171,8 +173,17 @@ class Connection(asyncio.BufferedProtocol):
             and not self._has_eof
         )
 
-    def detach(self) -> None:
-        """Forget the exchange, so that the connection is idle."""
+    @property
+    def has_surplus(self) -> bool:
+        """Whether bytes followed the response."""
+        return self._parser is not None and self._parser.has_surplus
+
+    def detach(self, on_unrequested: Callable[[], None] | None = None) -> None:
+        """Forget the exchange, so that the connection is idle.
+
+        ``on_unrequested`` is called for bytes that arrive before the next request leaves.
+        """
+        self._on_unrequested = on_unrequested
         self._stop_settling()
         self._parser, self._progress = None, Progress()
         self.idle_since = asyncio.get_running_loop().time()
@@ -209,8 +220,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Parse received bytes."""
         parser = self._parser
-        if parser is None:  # an idle connection, on which nothing may arrive
-            self._has_eof = True
+        if parser is None or self._is_waiting_to_leave:
+            self._refuse_unrequested()
             return
         self._received += nbytes
         self._progress.received += nbytes
@@ -258,6 +269,21 @@ class Connection(asyncio.BufferedProtocol):
         """Whether sending more would be useless."""
         parser = self._parser
         return parser is None or parser.is_complete or self._is_reading_paused
+
+    @property
+    def _is_waiting_to_leave(self) -> bool:
+        """Whether a kept connection has a request of which nothing has left."""
+        return self._on_unrequested is not None and not self._handed
+
+    def _refuse_unrequested(self) -> None:
+        """End a connection on which bytes arrived that are no response to a request.
+
+        They may be a second response to the request before; the next one must not get them.
+        """
+        self._has_eof = True
+        self._fail(httpx.RemoteProtocolError("the server sent bytes that nothing requested"))
+        if self._on_unrequested is not None:
+            self._on_unrequested()
 
     async def _write(self, data: bytes) -> None:
         if self._is_over:

@@ -12,10 +12,12 @@ then does not report.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Final, cast
 
 import anyio
@@ -51,9 +53,11 @@ class StreamTransport(httpx.AsyncBaseTransport):
     asked whether anything arrived. A server may still close it at that moment. The request is then
     uncertain, and its origin gets a new connection for each request from then on.
 
-    Some servers close each connection after its response without announcing it, a moment later. So
-    the first such request to an origin takes a connection that stayed open for ``trial_after_s``
-    seconds, and the others take new ones until it has a response.
+    Some servers close each connection after its response without announcing it, a moment later, or
+    send a second response, which would be taken for that of the next request. So such a request
+    takes a connection that was open and silent for ``silent_s`` seconds. After the first one to an
+    origin, the others take new connections until it has a response. An origin that sends bytes
+    which nothing requested gets a new connection for each request, too.
     """
 
     def __init__(
@@ -62,17 +66,17 @@ class StreamTransport(httpx.AsyncBaseTransport):
         network: Network,
         resolve: Resolve,
         keep_s: float = 0.0,
-        trial_after_s: float = 0.0,
+        silent_s: float = 0.0,
     ) -> None:
         self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
-        self._trial_after_s = trial_after_s
+        self._silent_s = silent_s
         self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
-        self._closers: set[Origin] = set()
-        """Origins that closed a kept connection under a request."""
+        self._unkept: set[Origin] = set()
+        """Origins that closed a kept connection under a request, or sent what nothing requested."""
         self._keepers: set[Origin] = set()
         """Origins that responded to a request on a kept connection that is not free to repeat."""
         self._trials: set[Origin] = set()
@@ -99,7 +103,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
                 if not progress.received:
                     if not is_free and progress.taken:
-                        self._closers.add(origin)
+                        self._stop_keeping(origin)
                     if _may_repeat(request, progress):
                         continue
                 raise
@@ -187,39 +191,53 @@ class StreamTransport(httpx.AsyncBaseTransport):
             await connection.secure(self._network.verify, origin.host)
 
     def _keeps(self, origin: Origin) -> bool:
-        return self._keep_s > 0 and origin not in self._closers
+        return self._keep_s > 0 and origin not in self._unkept
+
+    def _stop_keeping(self, origin: Origin) -> None:
+        self._unkept.add(origin)
+        for connection in self._idle.pop(origin, ()):
+            connection.abort()
 
     def _take_kept(self, origin: Origin) -> Connection | None:
         """Take a connection for a request that is not free to repeat; None for a new one."""
-        if origin in self._closers or origin in self._trials:
+        if origin in self._unkept or origin in self._trials:
             return None
-        if origin in self._keepers:
-            return self._take_idle(origin, is_free=False)
-        connections = self._idle.get(origin, [])
-        if connections and connections[0].is_fresh(self._trial_after_s):
-            return None  # the others became idle later
-        connection = self._take_idle(origin, is_free=False, at=0)
-        if connection is not None:
+        connection = self._take_idle(origin, is_free=False)
+        if connection is not None and origin not in self._keepers:
             self._trials.add(origin)
         return connection
 
-    def _take_idle(
-        self, origin: Origin, *, is_free: bool = True, at: int = -1
-    ) -> Connection | None:
+    def _take_idle(self, origin: Origin, *, is_free: bool = True) -> Connection | None:
         connections = self._idle.get(origin)
         while connections:
+            at = -1 if is_free else self._silent(origin, connections)
+            if at is None:
+                return None
             connection = connections.pop(at)
             if connection.is_fresh(self._keep_s) and connection.is_usable(is_free=is_free):
                 return connection
             connection.abort()
         return None
 
+    def _silent(self, origin: Origin, connections: Sequence[Connection]) -> int | None:
+        """Return the place of a connection that was silent for long enough; None without one.
+
+        The first request to an origin takes the oldest one, which has proven most.
+        """
+        until = asyncio.get_running_loop().time() - self._silent_s
+        count = bisect_right(connections, until, key=attrgetter("idle_since"))
+        if not count:
+            return None
+        return count - 1 if origin in self._keepers else 0
+
     def _release(self, origin: Origin, connection: Connection, deadline: Deadline | None) -> None:
         _stop_listening(deadline)
+        if connection.has_surplus:
+            self._stop_keeping(origin)
         if self._is_closed or not self._keeps(origin) or not connection.is_reusable:
             connection.abort()
             return
-        connection.detach()
+        connection.detach(partial(self._stop_keeping, origin))
         kept = self._idle.setdefault(origin, [])
         while kept and not kept[0].is_fresh(self._keep_s):
             kept.pop(0).abort()

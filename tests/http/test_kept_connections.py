@@ -169,7 +169,7 @@ async def test_a_young_connection_is_not_tried() -> None:
     script = keep_alive(wire.response(b"x"))
     async with (
         wire.serve(script) as server,
-        transport(keep_s=600, trial_after_s=500) as client,
+        transport(keep_s=600, silent_s=500) as client,
     ):
         for _ in range(3):
             assert await ask(client, request(server.url, Body(2))) == (200, b"x")
@@ -226,6 +226,86 @@ async def test_a_kept_connection_that_received_bytes_is_not_paid_on() -> None:
         for _ in range(3):
             assert await ask(client, request(server.url, Body(2))) == (200, b"x")
             await anyio.wait_all_tasks_blocked()
+    assert server.connections == 3
+
+
+async def _respond(connection: wire.Connection, server: wire.Server) -> bytes:
+    """Respond to a request with its number; return the response."""
+    await wire.receive(connection, server)
+    response = wire.response(b"%d" % len(server.requests))
+    await connection.send(response)
+    return response
+
+
+async def test_a_second_response_is_not_that_of_a_request() -> None:
+    """A gateway may send a response, and a moment later the same again."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        for _ in range(100):
+            response = await _respond(connection, server)
+            if len(server.requests) == 3:
+                await anyio.sleep(0.02)
+                await connection.send(response)
+
+    async with wire.serve(script) as server, transport(keep_s=60, silent_s=0.2) as client:
+
+        async def pay() -> bytes:
+            return (await ask(client, request(server.url, Body(2))))[1]
+
+        assert await pay() == b"1"
+        await anyio.sleep(0.25)
+        assert await pay() == b"2"
+        await anyio.sleep(0.25)
+        assert server.connections == 1
+        assert [await pay(), await pay()] == [b"3", b"4"]
+
+
+async def test_bytes_before_a_request_are_not_its_response() -> None:
+    """A kept connection is silent when it is taken; the request waits for its time to leave."""
+    taken, left = anyio.Event(), anyio.Event()
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            response = await _respond(connection, server)
+            if len(server.requests) == 1:
+                await taken.wait()
+                await connection.send(response)
+
+    class Late(Body):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            taken.set()
+            await left.wait()
+            async for piece in super().__aiter__():
+                yield piece
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        await ask(client, request(server.url, Body(2)))
+
+        async def leave() -> None:
+            await taken.wait()
+            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.05)
+            left.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            assert await ask(client, request(server.url, Late(2))) == (200, b"2")
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.05], ids=["at once", "while idle"])
+async def test_unrequested_bytes_end_reuse_for_their_origin(wait_s: float) -> None:
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        for _ in range(100):
+            response = await _respond(connection, server)
+            if len(server.requests) == 1:
+                await anyio.sleep(wait_s)
+                await connection.send(response)
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        for number in range(1, 4):
+            assert await ask(client, request(server.url, Body(2))) == (200, b"%d" % number)
+            await anyio.sleep(0.1)
     assert server.connections == 3
 
 

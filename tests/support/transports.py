@@ -28,12 +28,12 @@ async def transport(
     verify: ssl.SSLContext | None = None,
     resolve: Resolve = loopback,
     keep_s: float = 0.0,
-    trial_after_s: float = 0.0,
+    silent_s: float = 0.0,
 ) -> AsyncIterator[StreamTransport]:
     """A transport as the clients make it."""
     network = Network(verify or ssl_context())
     async with StreamTransport(
-        network=network, resolve=resolve, keep_s=keep_s, trial_after_s=trial_after_s
+        network=network, resolve=resolve, keep_s=keep_s, silent_s=silent_s
     ) as made:
         yield made
 
