@@ -7,6 +7,7 @@ or stopped run from exiting.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ async def look_up(host: str) -> list[str]:
         with suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
             loop.call_soon_threadsafe(settle, ips, error)
 
-    threading.Thread(target=resolve, name="name lookup", daemon=True).start()
+    try:
+        threading.Thread(target=resolve, name="name lookup", daemon=True).start()
+    except RuntimeError as exc:  # the system has no thread left, which may be temporary
+        raise OSError(errno.EAGAIN, f"the name cannot be looked up: {exc}") from exc
     return await found
 
 

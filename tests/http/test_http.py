@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,21 @@ async def test_an_unknown_host_is_safe(tmp_path: Path, verify: ssl.SSLContext) -
     async with asker(tmp_path, verify) as client:
         exchange = await client.ask("http://gateway.invalid")
     assert (exchange.reach, exchange.failure) == (Reach.NOTHING, Failure.CONNECT)
+    assert outcome(exchange) is Outcome.SAFE
+
+
+async def test_lookup_without_a_thread_is_safe(
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with asker(tmp_path, verify) as client:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        exchange = await client.ask("http://localhost:1")
+        monkeypatch.undo()
+    assert (exchange.reach, exchange.failure) == (Reach.NOTHING, Failure.CONNECT)
+    assert "can't start new thread" in exchange.detail
     assert outcome(exchange) is Outcome.SAFE
 
 
