@@ -27,6 +27,7 @@ from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
 from batchgen.ledger.batch_status import BatchStatus, LastRun, status
 from batchgen.ledger.batches import find_batch
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
@@ -261,7 +262,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
             _tidy_spool(conn, prepared, enrolled.batch)
             if open_runs(conn, enrolled.name):
                 remove_finished(Ledger(conn), prepared.base, enrolled.batch)
-        found = status(conn, enrolled.name)
+        found = _with_stop(status(conn, enrolled.name), result)
         last = found.last_run if has_work else None
         replaced = replaced_by(conn, last.id) if last else 0
     for error in result.internal_errors:
@@ -288,6 +289,15 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
         stopped=result.stopped,
         spent=Micros(last.charged + last.maybe + last.reserved) if last else ZERO,
     )
+
+
+def _with_stop(found: BatchStatus, result: RunResult) -> BatchStatus:
+    """Return a status that says why its run stopped, also if that could not be written."""
+    last = found.last_run
+    if last is None or last.ended_at is not None or result.stopped is None:
+        return found
+    end = replace(last, stopped=result.stopped, ended_at=timestamp(utc_now()))
+    return replace(found, last_run=end)
 
 
 def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts) -> RunResult:

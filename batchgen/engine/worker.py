@@ -381,6 +381,6 @@ async def work(
     except StoreError as exc:
         context.throttle.stop(f"{STORAGE}: {exc}")
     except OSError as exc:
-        context.throttle.stop(f"{DISK}: the spool can't be read: {exc}")
+        context.throttle.stop(f"{DISK}: the spool can't be used: {exc}")
     finally:
         worker.leave_slot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import stat
@@ -143,6 +144,24 @@ def test_disk_filled_to_the_last_byte_leaves_true_states(
         found = rig.status(disk)["jobs"]
         assert found["done"] + found["uncertain"] == len(PROMPTS)
         assert found["uncertain"] <= 4
+
+
+@pytest.mark.fault("D01")
+def test_run_whose_end_cannot_be_written_says_why(tmp_path: Path) -> None:
+    """The ledger is full: neither the responses nor the end of the run are recorded."""
+    with scripted() as server, rig.small_disk(tmp_path / "disk", "size=72m") as disk:
+
+        def fill() -> tuple[int, bytes]:
+            rig.fill(disk)
+            return 200, json.dumps({"data": [{"url": server.url("a.png")}]}).encode()
+
+        server.reply = fill
+        path = rig.manifest(disk, f"{server.base}/v1", PROMPTS[:1], limits=LIMITS)
+        done = rig.batchgen("run", path, cwd=disk, code=3)
+        assert "stopped: disk: " in done.stdout
+        (disk / "ballast").unlink()
+        assert rig.query(disk / "batchgen.db", "SELECT ended_at FROM runs")[0][0] is None
+        assert rig.status(disk)["jobs"]["sending"] == 1
 
 
 @pytest.mark.fault("D18")
