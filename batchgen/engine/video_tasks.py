@@ -146,7 +146,7 @@ class TaskPoller:
         """Return the state of a task. Raises NoDocument for any response without a state."""
         response = await self._client.fetch_document(url)
         try:
-            return read_state(response.body)
+            return read_state(response.body, http_status=response.status, url=url)
         except ValueError as exc:
             text = f"HTTP {response.status}: {exc}"
             raise (_NoTask if response.status in _NO_TASK else NoDocument)(text) from None

@@ -134,8 +134,9 @@ def read_response(data: bytes) -> None:
                 unpack_base64(adapter.inline_base64(body, headers, image.index))
     if response.images:
         adapter.partial_images(body, headers)
-    with suppress(ValueError):
-        read_state(body)
+    for http_status in (200, 404):
+        with suppress(ValueError):
+            read_state(body, http_status=http_status, url="https://api.example/tasks/t1")
     for status in (200, 400, 503):
         exchange = Exchange(
             reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers

@@ -9,14 +9,16 @@ be queried on the same family of paths that created it, so the ledger stores the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
+from batchgen.providers.adapters.error_objects import message_of
 from batchgen.providers.adapters.find_images import find_images
 from batchgen.providers.adapters.response_parsing import (
     error_of,
@@ -25,13 +27,14 @@ from batchgen.providers.adapters.response_parsing import (
     storable,
     text_of,
 )
-from batchgen.providers.adapters.task_states import DONE, FAILED, holders, task_and_status
+from batchgen.providers.adapters.task_states import DONE, FAILED, RUNNING, holders, task_and_status
 from batchgen.providers.adapters.tasks import TASK_IDS
 
 _QUERY: Final = "/video/query?id="
 _URL_FIELDS: Final = ("artifact_url", "result_url", "url", "video_url")
 _UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found", "task not found"})
 _MAX_ID_CHARS: Final = 512
+_URL_PARTS: Final = re.compile("[/?&=#]")
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
@@ -88,29 +91,38 @@ class TaskState:
     """The provider does not know the task."""
 
 
-def read_state(body: bytes) -> TaskState:
-    """Parse the response to a query of a video or image task.
+def read_state(body: bytes, *, http_status: int = 200, url: str = "") -> TaskState:
+    """Parse the response to a query of a video or image task at ``url``.
 
-    Raises ValueError if it states no status of a task.
+    An error status with ``{"status": "error"}`` is that of the query, unless the response names the
+    task: the task itself may be running. Raises ValueError if the response states no status of a
+    task.
     """
     document = parse_document(body)
     if not isinstance(document, dict):
         raise ValueError("the response is not a JSON object")
     task, status = task_and_status(document)
+    is_error = not 200 <= http_status < 300
     if status in DONE:
         return TaskState(url=_result_url(task, document))
-    if status in FAILED:
+    if status in FAILED and not (is_error and not _names_task(document, url)):
         message = text_of(task.get("fail_reason")) or text_of(task.get("message"))
         error = error_of(task) or (None if message else error_of(document))
         return TaskState(failed=error or ErrorBody(code="task_failed", message=message or status))
     if status in _UNKNOWN_TASK or text_of(document.get("code")) in _UNKNOWN_TASK:
         return TaskState(unknown=True)
-    if not status:
+    if not status or (is_error and status not in RUNNING):
         error = error_of(document) or _task_error(document)
-        raise ValueError(
-            error.message or error.code if error else "the response has no status of the task"
-        )
+        reason = error.message or error.code if error else message_of(document)
+        raise ValueError(reason or "the response has no status of the task")
     return TaskState()
+
+
+def _names_task(document: Mapping[str, Any], url: str) -> bool:
+    """Return whether a response has the id of the task that is queried at a URL."""
+    parts = set(_URL_PARTS.split(unquote(url)))
+    ids = (holder.get(name) for holder in holders(document) for name in (*TASK_IDS, "id"))
+    return any(text_of(found) in parts for found in ids if text_of(found))
 
 
 def _result_url(task: Mapping[str, Any], document: Mapping[str, Any]) -> str:

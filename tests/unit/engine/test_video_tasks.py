@@ -11,6 +11,7 @@ import pytest
 from batchgen.engine.video_tasks import (
     POLL_S,
     TaskDone,
+    TaskFailed,
     TaskPoller,
     TaskResult,
     TaskUnresolved,
@@ -95,6 +96,45 @@ async def test_task_of_an_unreachable_server_is_not_unknown() -> None:
     result = await _Polled(*[DOWN] * 7, GONE).result()
     assert isinstance(result, TaskUnresolved)
     assert not result.unknown
+
+
+FAILED_QUERIES = {
+    "key": Document(status=401, body=b'{"status": "error", "message": "Invalid API key"}'),
+    "rate": Document(status=429, body=b'{"status": "fail", "message": "Too many requests"}'),
+    "busy": Document(status=503, body=b'{"status": "error", "error": {"message": "busy"}}'),
+    "other id": Document(status=500, body=b'{"status": "failed", "id": "error-17"}'),
+    "problem": Document(status=429, body=b'{"title": "Too Many Requests", "status": 429}'),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("task", [IMAGE_TASK, VIDEO_TASK])
+@pytest.mark.parametrize("reply", FAILED_QUERIES.values(), ids=FAILED_QUERIES)
+async def test_failed_query_is_not_a_failed_task(task: str, reply: Document) -> None:
+    """The task is charged and may be running: it is polled on, and left to the next run."""
+    found = done("https://i.example/1")
+    assert isinstance(await _Polled(reply, reply, found).result(task), TaskDone)
+    result = await _Polled(reply).result(task)
+    assert isinstance(result, TaskUnresolved)
+    assert not result.unknown
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("task", [IMAGE_TASK, VIDEO_TASK])
+async def test_page_not_found_with_a_status_is_not_a_task(task: str) -> None:
+    for text in (b'{"status": 404, "error": "Not Found"}', b'{"status": "fail"}'):
+        result = await _Polled(Document(status=404, body=text)).result(task)
+        assert isinstance(result, TaskUnresolved)
+        assert result.unknown == (task == IMAGE_TASK)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("task", [IMAGE_TASK, VIDEO_TASK])
+async def test_error_status_may_report_a_failed_task(task: str) -> None:
+    text = b'{"task_id": "t1", "status": "failed", "fail_reason": "out of paint"}'
+    result = await _Polled(Document(status=500, body=text)).result(task)
+    assert isinstance(result, TaskFailed)
+    assert result.error.message == "out of paint"
 
 
 @pytest.mark.anyio
