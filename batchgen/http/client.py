@@ -31,7 +31,7 @@ from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS
 from batchgen.http.request import ApiRequest
 from batchgen.http.response_headers import first_header, kept_headers
-from batchgen.http.transport import StreamTransport, close
+from batchgen.http.transport import SILENT_S, StreamTransport, close
 from batchgen.http.upload import BodyUnreadable, Upload, Wait
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
@@ -45,8 +45,6 @@ _DOCUMENT_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _KEEP_S: Final = 1.0
 """Servers close idle connections after 2 s (gunicorn) to 75 s (nginx)."""
-_SILENT_S: Final = 0.05
-"""A server that closes without announcing it, or responds twice, does so soon after a response."""
 _ROUTE: Final = "batchgen.route"
 
 
@@ -97,7 +95,7 @@ class ApiClient:
             network=self._network,
             resolve=CachedLookup(),
             keep_s=_KEEP_S if self._network.keep_alive else 0.0,
-            silent_s=_SILENT_S,
+            silent_s=SILENT_S,
         )
         return self
 

@@ -29,7 +29,7 @@ from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Access, Network, origin_of
 from batchgen.http.progress import DEADLINE, TARGET
 from batchgen.http.response_headers import first_header, kept_headers
-from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport, close
+from batchgen.http.transport import CONNECT_TIMEOUT_S, SILENT_S, StreamTransport, close
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.spool.redaction import Redactor, redacted
@@ -128,7 +128,7 @@ class Downloader:
 
     async def __aenter__(self) -> Self:
         self._transport = StreamTransport(
-            network=self._network, resolve=self._checked, keep_s=_KEEP_S
+            network=self._network, resolve=self._checked, keep_s=_KEEP_S, silent_s=SILENT_S
         )
         return self
 

@@ -35,6 +35,9 @@ from batchgen.http.proxy_tunnel import open_tunnel, proxy_headers
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
 
+SILENT_S: Final = 0.05
+"""A server that closes without announcing it, or responds twice, does so soon after a response."""
+
 _FRAMING: Final = frozenset(map(len, (b"host", b"content-length", b"transfer-encoding")))
 """Lengths of the header names that a request is framed by."""
 
@@ -54,10 +57,10 @@ class StreamTransport(httpx.AsyncBaseTransport):
     uncertain, and its origin gets a new connection for each request from then on.
 
     Some servers close each connection after its response without announcing it, a moment later, or
-    send a second response, which would be taken for that of the next request. So such a request
-    takes a connection that was open and silent for ``silent_s`` seconds. After the first one to an
-    origin, the others take new connections until it has a response. An origin that sends bytes
-    which nothing requested gets a new connection for each request, too.
+    send a second response, which would be taken for that of the next request. So a request takes a
+    connection that was open and silent for ``silent_s`` seconds. After the first one to an origin
+    that is not free to repeat, the others take new connections until it has a response. An origin
+    that sends bytes which nothing requested gets a new connection for each request, too.
     """
 
     def __init__(
@@ -210,25 +213,21 @@ class StreamTransport(httpx.AsyncBaseTransport):
     def _take_idle(self, origin: Origin, *, is_free: bool = True) -> Connection | None:
         connections = self._idle.get(origin)
         while connections:
-            at = -1 if is_free else self._silent(origin, connections)
-            if at is None:
+            count = self._count_silent(connections)
+            if not count:
                 return None
-            connection = connections.pop(at)
+            # The oldest one has proven most.
+            is_proven = is_free or origin in self._keepers
+            connection = connections.pop(count - 1 if is_proven else 0)
             if connection.is_fresh(self._keep_s) and connection.is_usable(is_free=is_free):
                 return connection
             connection.abort()
         return None
 
-    def _silent(self, origin: Origin, connections: Sequence[Connection]) -> int | None:
-        """Return the place of a connection that was silent for long enough; None without one.
-
-        The first request to an origin takes the oldest one, which has proven most.
-        """
+    def _count_silent(self, connections: Sequence[Connection]) -> int:
+        """Return how many connections, of which the oldest is first, were silent long enough."""
         until = asyncio.get_running_loop().time() - self._silent_s
-        count = bisect_right(connections, until, key=attrgetter("idle_since"))
-        if not count:
-            return None
-        return count - 1 if origin in self._keepers else 0
+        return bisect_right(connections, until, key=attrgetter("idle_since"))
 
     def _release(self, origin: Origin, connection: Connection, deadline: Deadline | None) -> None:
         _stop_listening(deadline)

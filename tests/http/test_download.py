@@ -412,6 +412,7 @@ async def test_connection_is_not_shared_by_hosts_of_one_ip_address(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"cdn{number}.test" for number in range(12)]
+    monkeypatch.setattr("batchgen.http.download.SILENT_S", 0.0)
     resolving(monkeypatch, {name: ["127.0.0.1"] for name in names})
     script = routes({"/1.png": wire.response(b"x")})
     async with wire.serve(script) as server, downloader(certificate.trusting()) as client:

@@ -67,7 +67,7 @@ async def test_keep_alive_lets_paid_requests_share_a_connection(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchgen.http.client._KEEP_S", 600.0)  # a busy machine may pause
-    monkeypatch.setattr("batchgen.http.client._SILENT_S", 0.0)
+    monkeypatch.setattr("batchgen.http.client.SILENT_S", 0.0)
 
     async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
         while True:
