@@ -6,7 +6,7 @@ attempt. The worker that gives an order has recorded the attempt before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from batchgen.engine.delivery_results import Fetched
@@ -14,7 +14,7 @@ from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.ledger.records import DueImage
 from batchgen.money import PriceTerms
-from batchgen.outcomes.exchange import Exchange
+from batchgen.outcomes.exchange import Exchange, Reach
 from batchgen.spool.response_part import ResponsePart
 
 
@@ -24,6 +24,13 @@ class Wait(Protocol):
     async def __call__(self, ahead_s: float = 0.0) -> float:
         """Return at that time, or ``ahead_s`` before it; return the seconds that are left."""
         ...
+
+
+@dataclass(slots=True)
+class Departure:
+    """How far a request got, for a worker that is cancelled while it waits for the exchange."""
+
+    reach: Reach = Reach.NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,8 @@ class ExchangeOrder:
     """Whether that is a certain time, as a rate limit demands."""
     part: ResponsePart
     """Where the response is written on this machine; it may hold a small one in memory."""
+    departure: Departure = field(default_factory=Departure)
+    """Says that the request may be sent, until a cancelled executor knows better."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from batchgen.images.formats import BadImage, ImageInfo
 from batchgen.job import SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
-from batchgen.outcomes.exchange import Exchange
+from batchgen.outcomes.exchange import Exchange, Reach
 from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
@@ -67,8 +67,14 @@ class LocalExecutor:
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Send a request and write its response to the order's part; see `Executor.exchange`."""
+
+        def note(reach: Reach) -> None:
+            order.departure.reach = reach
+
         try:
-            return await self._client.exchange(order.request, order.part, wait=order.wait)
+            return await self._client.exchange(
+                order.request, order.part, wait=order.wait, on_cancel=note
+            )
         except BaseException:
             # Without its exchange a response in memory would be lost.
             with anyio.CancelScope(shield=True):

@@ -16,7 +16,7 @@ import anyio
 from batchgen.engine.attempt import Attempt, Conclusion, conclude, settle
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import AttemptStarted, JobHeld
-from batchgen.engine.executor import ExchangeOrder, Executor, NotSentError
+from batchgen.engine.executor import Departure, ExchangeOrder, Executor, NotSentError
 from batchgen.engine.guard_rules import NOT_SENT, ORDER_LOST, REFERENCE_CHANGED, error_text
 from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.stop_reasons import BUDGET, DISK, LEDGER, STORAGE
@@ -227,44 +227,55 @@ class Worker:
 
     async def _send(self, attempt: Attempt, terms: PriceTerms, ticket: Ticket) -> Conclusion:
         """Send the request of a recorded attempt and record its outcome."""
-        context, job = self._context, attempt.job
-        try:
-            request = self._build_request(attempt)
-            why = None
-            if job.images:
-                why = await in_disk_thread(changed_references, job, context.profile.name)
-        except OSError as exc:
-            why = str(exc)
-        if why is not None:  # changed since the first check; the job is pending and checked again
-            return await settle(context, attempt, _not_sent(REFERENCE_CHANGED, why))
+        context = self._context
         part = context.spool.part(attempt.id, may_hold=True)
+        departure = Departure()
         try:
-            wait = partial(context.throttle.wait_to_send, ticket)
-            order = ExchangeOrder(
-                attempt=attempt.id,
-                job=job,
-                request=request,
-                terms=terms,
-                wait=wait,
-                is_timed=ticket.send_at is not None,
-                part=part,
-            )
-            exchange = await self._exchange(order)
+            request, why_not = await self._prepare_request(attempt)
+            if request is not None:
+                order = ExchangeOrder(
+                    attempt=attempt.id,
+                    job=attempt.job,
+                    request=request,
+                    terms=terms,
+                    wait=partial(context.throttle.wait_to_send, ticket),
+                    is_timed=ticket.send_at is not None,
+                    part=part,
+                    departure=departure,
+                )
+                departure.reach = Reach.SENT
+                exchange = await self._exchange(order)
         except NotSentError as exc:
-            with anyio.CancelScope(shield=True):
-                conclusion = await settle(context, attempt, _not_sent(ORDER_LOST, str(exc)))
-            return conclusion
+            why_not = _not_sent(ORDER_LOST, str(exc))
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
-                exchange = spooled_exchange(context.spool, attempt.id)
+                exchange = _cut_exchange(spooled_exchange(context.spool, attempt.id), departure)
                 await conclude(context, replace(attempt, hold=True), exchange)
             raise
         # The response may be paid for: no cancellation may come between it and the ledger.
         with anyio.CancelScope(shield=True):
-            arrived = replace(attempt, part=part, is_probe=ticket.probe)
-            conclusion = await conclude(context, arrived, exchange)
+            if why_not is not None:
+                conclusion = await settle(context, attempt, why_not)
+            else:
+                arrived = replace(attempt, part=part, is_probe=ticket.probe)
+                conclusion = await conclude(context, arrived, exchange)
         return conclusion
+
+    async def _prepare_request(
+        self, attempt: Attempt
+    ) -> tuple[ApiRequest, None] | tuple[None, Classification]:
+        """Return the request, or why it must not be sent: its references have changed."""
+        job, why = attempt.job, None
+        try:
+            request = self._build_request(attempt)
+            if job.images:
+                why = await in_disk_thread(changed_references, job, self._context.profile.name)
+        except OSError as exc:
+            why = str(exc)
+        if why is not None:  # changed since the first check; the job is pending and checked again
+            return None, _not_sent(REFERENCE_CHANGED, why)
+        return request, None
 
     def _build_request(self, attempt: Attempt) -> ApiRequest:
         route = self._context.profile.route_of(attempt.job.model)
@@ -312,6 +323,13 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
         f"{budget}: {dollars(reached.used)} are used or reserved, and the next image costs"
         f" {dollars(job.price)}; {_RAISE[reached.period]}"
     )
+
+
+def _cut_exchange(spooled: Exchange, departure: Departure) -> Exchange:
+    """Return the exchange of a cancelled request: what arrived of it, else how far it got."""
+    if spooled.reach > Reach.SENT:
+        return spooled
+    return replace(spooled, reach=min(departure.reach, Reach.SENT))
 
 
 def _not_sent(code: str, why: str) -> Classification:

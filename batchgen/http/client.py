@@ -7,7 +7,7 @@ exception: an exception alone does not say whether the server got the request.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -104,13 +104,19 @@ class ApiClient:
             await self._transport.aclose()
 
     async def exchange(
-        self, request: ApiRequest, part: PartFile, *, wait: Wait | None = None
+        self,
+        request: ApiRequest,
+        part: PartFile,
+        *,
+        wait: Wait | None = None,
+        on_cancel: Callable[[Reach], None] = lambda reach: None,
     ) -> Exchange:
         """Send one request, spool its response, and return how far the exchange got.
 
         ``wait`` returns at the time to send. It is called after the connection is open, before the
         first byte. Raises OSError if the spool cannot be written, and passes on cancellation by
-        the caller. Every other failure is in the Exchange.
+        the caller; ``on_cancel`` gets how far the request got then. Every other failure is in the
+        Exchange.
         """
         upload = Upload(request.body, wait)
         received = _Received()
@@ -126,6 +132,9 @@ class ApiClient:
                 failure, detail = Failure.DEADLINE, f"{self._deadline_s:g} s"
             except (httpx.TransportError, httpx.InvalidURL, ValueError, BodyUnreadable) as exc:
                 failure, detail = _failure_of(exc, upload), _describe(exc)
+            except anyio.get_cancelled_exc_class():
+                on_cancel(max(upload.reach, received.reach))
+                raise
         if received.complete:
             failure, detail = Failure.NONE, ""
         return Exchange(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import queue
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -123,6 +125,23 @@ async def test_host_that_ignores_connections_is_given_up_for_free(
             exchange = await client.ask(f"http://127.0.0.1:{port}")
     assert (exchange.reach, exchange.failure) == (Reach.NOTHING, Failure.CONNECT)
     assert outcome(exchange) is Outcome.SAFE
+
+
+@pytest.mark.fault("N04")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
+def test_two_ctrl_c_before_a_connection_cost_nothing(tmp_path: Path) -> None:
+    with black_hole(socket.AF_INET, "127.0.0.1") as port:
+        path = rig.manifest(tmp_path, f"http://127.0.0.1:{port}/v1", ["one", "two", "three"])
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            rig.wait_for(tmp_path, "SELECT 1 FROM attempts", process)
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            _, errors = process.communicate(timeout=rig.TIMEOUT_S)
+    assert process.returncode == 130, errors
+    found = rig.status(tmp_path)
+    assert found["jobs"]["pending"] == 3
+    assert found["cost"]["maybe"] == "0.000000"
 
 
 @pytest.mark.fault("N35")

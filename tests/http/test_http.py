@@ -6,13 +6,14 @@ import ssl
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from batchgen.http.request import BytesBody
+from batchgen.http.request import ApiRequest, Body, BytesBody
 from batchgen.job import Outcome
 from batchgen.outcomes.classify import Failure, Reach
 from batchgen.providers.adapters.multipart import multipart
@@ -286,6 +287,28 @@ async def test_whole_request_without_readable_response_is_uncertain(
     assert exchange.detail
     assert outcome(exchange) is Outcome.AMBIGUOUS
     assert spool.attempts() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "body", "reach"),
+    [
+        pytest.param(deaf, LARGE, Reach.PARTIAL, id="upload"),
+        pytest.param(silent, BytesBody(b"{}"), Reach.SENT, id="sent"),
+    ],
+)
+async def test_cancelled_exchange_says_how_far_it_got(
+    script: Script, body: Body, reach: Reach, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    found: list[Reach] = []
+    async with wire.serve(script) as server, asker(tmp_path, verify) as client:
+        request = ApiRequest(method="POST", url=f"{server.url}/v1", body=body)
+        async with anyio.create_task_group() as group:
+            part = client.spool.part(ATTEMPT)
+            group.start_soon(partial(client.api.exchange, request, part, on_cancel=found.append))
+            await server.seen.wait()
+            await anyio.sleep(0.1)
+            group.cancel_scope.cancel()
+    assert found == [reach]
 
 
 @pytest.mark.fault("N10")
