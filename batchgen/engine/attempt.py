@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
+
+import anyio
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.events import AttemptEnded, Recovered
 from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
-from batchgen.engine.stop_reasons import DISK
+from batchgen.engine.stop_reasons import DISK, LEDGER
 from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
 from batchgen.ledger.attempt_ends import AttemptEnd
 from batchgen.ledger.attempts import settle_attempt
@@ -26,6 +30,9 @@ from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_decode_thread, in_disk_thread
 from batchgen.urls import absolute_url
+
+_DISK_PATIENCE_S: Final = 30.0
+_DISK_RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +83,10 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
     """
     try:
         return await _classify_and_record(context, attempt, exchange)
-    except (LedgerWriteError, OSError):
-        await attempt.write_response()
+    except (LedgerWriteError, OSError) as exc:
+        place = LEDGER if isinstance(exc, LedgerWriteError) else DISK
+        context.throttle.stop(f"{place}: {exc}")
+        await _save_response(context, attempt)
         raise
     except Exception as exc:
         # A bug must neither cancel other requests in flight nor end every later run at its start.
@@ -93,6 +102,24 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
         name = context.spool.name(attempt.id)
         held = replace(attempt, hold=True, is_probe=False)
         return await settle(context, held, classification, response=name)
+
+
+async def _save_response(context: RunContext, attempt: Attempt) -> None:
+    """Write a response to the spool that the ledger could not take.
+
+    It exists nowhere else, so a disk that is full or has no file left is tried again for a while.
+    Raises OSError.
+    """
+    until = time.monotonic() + _DISK_PATIENCE_S
+    while True:
+        try:
+            return await attempt.write_response()
+        except OSError as exc:
+            if time.monotonic() >= until:
+                raise
+            text = f"a paid response waits {_DISK_PATIENCE_S:g} s for the disk: {exc}"
+            context.notice("paid responses wait for the disk", text)
+        await anyio.sleep(_DISK_RETRY_S)
 
 
 async def settle(

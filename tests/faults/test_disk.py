@@ -158,10 +158,32 @@ def test_run_whose_end_cannot_be_written_says_why(tmp_path: Path) -> None:
         server.reply = fill
         path = rig.manifest(disk, f"{server.base}/v1", PROMPTS[:1], limits=LIMITS)
         done = rig.batchgen("run", path, cwd=disk, code=3)
-        assert "stopped: disk: " in done.stdout
+        assert "stopped: ledger: the ledger can't be written" in done.stdout
         (disk / "ballast").unlink()
         assert rig.query(disk / "batchgen.db", "SELECT ended_at FROM runs")[0][0] is None
         assert rig.status(disk)["jobs"]["sending"] == 1
+
+
+@pytest.mark.fault("D01")
+def test_small_response_waits_for_a_full_disk(tmp_path: Path) -> None:
+    """It is in memory only, as neither the ledger nor the spool has room for it."""
+    with scripted() as server, rig.small_disk(tmp_path / "disk", "size=72m") as disk:
+
+        def fill() -> tuple[int, bytes]:
+            rig.fill(disk)
+            return 200, json.dumps({"data": [{"url": server.url("a.png")}]}).encode()
+
+        server.reply = fill
+        server.files["a.png"] = rig.image(tmp_path / "a.png")
+        path = rig.manifest(disk, f"{server.base}/v1", PROMPTS[:1], limits=LIMITS)
+        with rig.start("run", path, "--json", cwd=disk) as process:
+            for event in rig.events(process):
+                if "a paid response waits" in str(event):
+                    (disk / "ballast").unlink()
+            process.communicate(timeout=rig.TIMEOUT_S)
+        assert process.returncode == 3
+        rig.batchgen("run", path, cwd=disk)
+        assert rig.status(disk)["jobs"]["done"] == len(server.posts) == 1
 
 
 @pytest.mark.fault("D18")

@@ -13,6 +13,7 @@ from batchgen.spool.redaction import Redactor
 from batchgen.spool.response_part import MAX_HELD_BYTES, ResponsePart
 from batchgen.spool.spool import Spool
 from batchgen.spool.writer import SpoolWriter
+from tests.support import rig
 
 pytestmark = pytest.mark.anyio
 
@@ -87,3 +88,23 @@ async def test_a_held_response_has_no_secret(spool: Spool) -> None:
     content = part.content()
     assert content is not None
     assert b"secret-secret-secret" not in content
+
+
+async def test_held_response_is_whole_after_a_write_that_failed(tmp_path: Path) -> None:
+    """The part of it that a full disk took is written again."""
+    body = b'{"text": "%s"}' % (b"word " * 12_000)
+    with rig.small_disk(tmp_path / "disk", "size=256k") as disk:
+        small = Spool(disk / "spool")
+        small.prepare()
+        part = await receive(small, body)
+        assert part.is_held
+        ballast = rig.fill(disk, leave=16 * 1024)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                await part.write_held()
+        assert part.content() is not None
+        ballast.unlink()
+        await part.write_held()
+        found = small.find(ONE)
+        assert found is not None
+        assert found.body() == body
