@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,13 +40,12 @@ def batch(served: rig.Endpoint, s3: S3Server, cluster: RayCluster, tmp_path: Pat
 
 def test_cluster_pays_once_and_keeps_the_key_to_itself(batch: ClusterBatch) -> None:
     batch.write(60)
-    left = set(Path(tempfile.gettempdir()).glob("batchgen-actor-*"))
     assert "3 actors on 3 nodes ready" in batch.run()
     assert batch.states() == {"done": 60}
     batch.judge()
     assert len(batch.served.bill()) - batch.before == 60
     assert batch.left_over() == []
-    assert set(Path(tempfile.gettempdir()).glob("batchgen-actor-*")) <= left
+    assert list(batch.cluster.scratch.iterdir()) == []
     assert "nothing sent" in batch.run()
     assert len(batch.served.bill()) - batch.before == 60
     for one in batch.store.list():

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class RayCluster:
     session: Path
     """Directory of its logs."""
     process: subprocess.Popen[str]
+    scratch: Path
+    """Directory of the temporary files of its actors."""
 
     def actors(self) -> list[int]:
         """Return the process ids of the actors, oldest first."""
@@ -54,20 +57,26 @@ class RayCluster:
 def ray_cluster(env: Mapping[str, str], nodes: int = 3) -> Iterator[RayCluster]:
     """Start a cluster whose actors have this environment; stopped at the end."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.ray_cluster", str(nodes)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=rig.environment({**env, **quiet}),
-        start_new_session=True,
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as scratch,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.ray_cluster", str(nodes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # Ray's sockets stay where they are: their paths have a greatest length.
+            env=rig.environment(
+                {**env, **quiet, "TMPDIR": scratch, "RAY_TMPDIR": tempfile.gettempdir()}
+            ),
+            start_new_session=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         assert process.stdin is not None
         try:
             ready = json.loads(process.stdout.readline())
-            yield RayCluster(ready["gcs"], Path(ready["session"]), process)
+            yield RayCluster(ready["gcs"], Path(ready["session"]), process, Path(scratch))
         finally:
             process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
