@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -16,6 +17,7 @@ CHECKSUMS: Final = "SHA256SUMS"
 _DIRECTORY: Final = ".batchgen"
 _HEAD: Final = f"{_DIRECTORY}/dataset.json"
 _VERSION: Final = 1
+_RECORD: Final = re.compile(rf"{re.escape(_DIRECTORY)}/(?P<number>[0-9]{{5,}})\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +109,23 @@ class Records:
         self._store.put(_name(part.number), f"{text}\n".encode())
 
     def drop_from(self, number: int) -> None:
-        """Delete the parts from a number on, which are left from a larger dataset."""
-        while (found := self._read(number)) is not None:
-            self._store.delete(CHECKSUMS)
-            for file in found.files:
-                self._store.delete(file.name)
-            self._store.delete(_name(number))
-            number += 1
+        """Delete the parts from a number on, which are left from a larger dataset.
+
+        They are listed: a killed call may have deleted the first ones.
+        """
+        for left in sorted(self._numbers()):
+            found = self._read(left) if left >= number else None
+            if found is not None:
+                self._store.delete(CHECKSUMS)
+                for file in found.files:
+                    self._store.delete(file.name)
+                self._store.delete(_name(left))
+
+    def _numbers(self) -> Iterator[int]:
+        """Yield the numbers of the parts that have a record."""
+        for one in self._store.list(f"{_DIRECTORY}/"):
+            if (record := _RECORD.fullmatch(one.name)) is not None:
+                yield int(record["number"])
 
     def write_checksums(self, parts: int) -> None:
         """Write the checksums of all files, in the format of ``sha256sum``."""

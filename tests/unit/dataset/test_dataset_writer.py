@@ -100,7 +100,10 @@ def test_a_repeated_export_is_equal_byte_for_byte(tmp_path: Path) -> None:
     assert rig.content(tmp_path / "one") == first
 
 
-@pytest.mark.parametrize("before", [[], FIVE[:3], [*FIVE, sample("f"), sample("g")]])
+NINE = [*FIVE, *(sample(key) for key in ("f", "g", "h", "i"))]
+
+
+@pytest.mark.parametrize("before", [[], FIVE[:3], NINE[:7], NINE])
 def test_an_export_stopped_anywhere_is_resumed(before: list[Sample], tmp_path: Path) -> None:
     export(LocalStore(tmp_path / "whole"), FIVE)
     operations = 0
