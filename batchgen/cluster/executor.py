@@ -238,9 +238,20 @@ class ClusterExecutor:
             await in_disk_thread(receive, self._context.spool, attempt, report.file)
         elif is_complete and report.storage_failed:
             return _lost_exchange("its response could not be stored")
-        elif is_complete and report.text is None and not await self._received.bring(attempt):
+        elif is_complete and report.text is None and not await self._bring(attempt):
             return _lost_exchange("its response could not be read from the bucket")
         return exchange
+
+    async def _bring(self, attempt: AttemptId) -> bool:
+        """Bring a response to the spool; return whether it is there.
+
+        A bucket that cannot be read stops dispatch: what it may have must not be bought again.
+        """
+        try:
+            return await self._received.bring(attempt)
+        except StoreError as exc:
+            self._context.throttle.stop(f"{STORAGE}: {exc}")
+            return False
 
     async def _after_loss(self, attempt: AttemptId, intents: Intents, reason: str) -> Exchange:
         """Return what became of an order whose actor is lost. Raises NotSentError if nothing."""
@@ -248,7 +259,7 @@ class ClusterExecutor:
         with suppress(OSError):
             if await in_store_thread(withdraw, self._store, intents.name):
                 raise NotSentError(f"an actor was lost before it sent anything: {reason}")
-        while not await self._received.bring(attempt):
+        while not await self._bring(attempt):
             left_s = end - time.monotonic()
             if left_s <= 0:
                 return _lost_exchange(f"an actor was lost: {reason}")

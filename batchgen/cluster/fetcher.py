@@ -39,7 +39,7 @@ from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.storage.object_store import MULTIPART_BYTES, copy_to_free_name
-from batchgen.storage.store import Store
+from batchgen.storage.store import Store, StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_store_thread
 
@@ -123,7 +123,8 @@ class Fetcher:
 
     async def _bring_inline(self, image: DueImage) -> None:
         if image.url is None and image.copy_of is None:
-            await self._received.bring(image.attempt_id)
+            with suppress(StoreError):  # the local executor says that the response is not there
+                await self._received.bring(image.attempt_id)
 
     async def _place(
         self, order: FetchOrder, saved: SavedImage, channel: Channel

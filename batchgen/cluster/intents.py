@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -107,7 +108,13 @@ def put_once(store: Store, name: str, data: bytes) -> str | None:
 
 
 def withdraw(store: Store, name: str) -> bool:
-    """Take the name of intents; return False if they were put before. Raises OSError."""
+    """Take the name of intents; return False if they were put before. Raises OSError.
+
+    They are looked for first: a service may ignore conditions that it honored before the run, and
+    the put would replace what says that the requests may have been sent.
+    """
+    with suppress(FileNotFoundError):
+        return store.read(name) == WITHDRAWN
     try:
         store.put(name, WITHDRAWN, create=True)
     except FileExistsError:

@@ -63,13 +63,16 @@ class ReceivedResponses:
         return response_name(self._epoch, attempt)
 
     async def bring(self, attempt: AttemptId) -> bool:
-        """Bring a response to the spool of this machine; return whether it is there."""
+        """Bring a response to the spool of this machine; return whether it is there.
+
+        Raises StoreError if the bucket cannot be read, and OSError for the spool.
+        """
         spool = self._spool
         if await in_disk_thread(spool.find, attempt) is not None:
             return True
         try:
             data = await in_store_thread(self._store.read, self.name(attempt))
-        except OSError:
+        except FileNotFoundError:
             return False
         await in_disk_thread(receive_response, spool, attempt, data)
         return True

@@ -210,3 +210,22 @@ def test_store_without_conditions_is_refused(batch: ClusterBatch) -> None:
         shown = batch.run(code=2, AWS_ENDPOINT_URL=endpoint)
     assert "ignores conditional writes" in shown
     assert not (batch.directory / "batchgen.db").exists()
+
+
+def test_stored_response_that_cannot_be_read_is_not_bought_again(batch: ClusterBatch) -> None:
+    """The credentials of the driver expire, and an actor is lost that has stored a response."""
+    batch.write(JOBS, limits=f"{{concurrency: {IN_FLIGHT}, max_waste: 0.5}}")
+    behavior = Behavior(refuse_gets=True, only=".response")
+    with s3_proxy(batch.env["AWS_ENDPOINT_URL"], behavior) as endpoint:
+        point = "response-put:3"
+        shown = batch.run(code=3, AWS_ENDPOINT_URL=endpoint, BATCHGEN_ACTOR_FAILPOINT=point)
+    assert "access refused" in shown
+    lost = batch.stored_responses()
+    assert lost
+    batch.run()
+    assert batch.states() == {"done": JOBS}
+    batch.judge()
+    rows = rig.query(batch.directory / "batchgen.db", "SELECT id, outcome FROM attempts")
+    ended = {row["id"]: row["outcome"] for row in rows}
+    assert {ended[name.rpartition("/")[2].partition(".")[0]] for name in lost} == {"ok"}
+    assert len(batch.served.bill()) - batch.before <= JOBS + IN_FLIGHT - len(lost)

@@ -21,7 +21,7 @@ from batchgen.cluster.intents import (
 from batchgen.job import AttemptId
 from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
-from batchgen.storage.store import StoreError
+from batchgen.storage.store import ObjectInfo, StoreError
 
 INTENT = Intent(
     attempt=AttemptId("0123abcd"),
@@ -92,3 +92,20 @@ def test_intents_stay_while_one_attempt_needs_them(tmp_path: Path) -> None:
     objects = list(spool_objects(store))
     assert names_of_all(objects, {one}) == [response]
     assert sorted(names_of_all(objects, {one, other})) == sorted([shared, response])
+
+
+class ForgetfulStore(LocalStore):
+    """A store that honors no condition any more."""
+
+    def put(
+        self, name: str, data: bytes, *, create: bool = False, if_tag: str | None = None
+    ) -> ObjectInfo:
+        return super().put(name, data)
+
+
+def test_intents_are_not_withdrawn_from_a_store_that_replaces(tmp_path: Path) -> None:
+    """A request that may have been sent must not count as one that never is."""
+    store = ForgetfulStore(tmp_path)
+    assert put_once(store, INTENT.name, INTENT.as_json()) is None
+    assert not withdraw(store, INTENT.name)
+    assert store.read(INTENT.name) == INTENT.as_json()
