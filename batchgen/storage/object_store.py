@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from batchgen.errors import SettingsError
 from batchgen.storage.store import ObjectInfo, StaleObjectError, Store, StoreError
@@ -61,7 +62,7 @@ class ObjectStore:
             client["allow_http"] = True
         try:
             self._store: Any = from_url(
-                self.url, config=dict(options), client_options=client, retry_config=_RETRY
+                _as_url(self.url), config=dict(options), client_options=client, retry_config=_RETRY
             )
         except (BaseError, ValueError) as exc:
             raise SettingsError(f"{url}: cannot be used: {_first_line(exc)}") from None
@@ -162,7 +163,8 @@ class ObjectStore:
         with self._errors(prefix, "listed"):
             for page in self._api.list(self._store, prefix=directory or None):
                 for one in page:
-                    if one["path"].startswith(prefix):
+                    # Consoles create an object for the prefix itself, which has no name here.
+                    if one["path"] and one["path"].startswith(prefix):
                         yield _info(one["path"], one)
 
     def presigned(self, name: str, lifetime: timedelta) -> str:
@@ -187,6 +189,8 @@ class ObjectStore:
             raise StaleObjectError(name) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as exc:
             raise StoreError(13, f"access refused: {_first_line(exc)}", place) from None
+        except (ValueError, TypeError) as exc:  # an empty part, ``..`` or a control character
+            raise StoreError(22, f"not a usable name: {_first_line(exc)}", place) from None
         except exceptions.BaseError as exc:
             raise StoreError(5, f"not {done}: {_first_line(exc)}", place) from None
 
@@ -206,6 +210,18 @@ def copy_to_free_name(store: Store, source: str, target: str) -> bool:
             return False
     store.copy(source, target)
     return True
+
+
+def _as_url(root: str) -> str:
+    """Return the URL that obstore decodes to the prefix as it is written.
+
+    Names in the ledger, in exports and in ``aws s3`` are not encoded, so neither is a prefix:
+    otherwise ``s3://b/x#1`` and ``s3://b/x#2`` were one place, and ``50%20off`` another one than
+    it says.
+    """
+    scheme, _, rest = root.partition("://")
+    bucket, slash, prefix = rest.partition("/")
+    return f"{scheme}://{bucket}{slash}{quote(prefix)}"
 
 
 def _attributes(name: str, digest: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 import pytest
 
@@ -308,3 +309,31 @@ def test_a_failed_job_is_exported_with_its_bucket(shop: Shop) -> None:
     shop.write("one", "forbidden-word")
     shop.run(code=1)
     assert f'dir: "{shop.root}"' in shop.batchgen("export", "batch", "--failed")
+
+
+def test_reference_with_an_unusable_name_fails_its_job_alone(shop: Shop) -> None:
+    rig.image(shop.directory / "photo.png")
+    data = (shop.directory / "photo.png").read_bytes()
+    shop.store.put("photos/a%20b #1.png", data)
+    (shop.directory / "table.csv").write_text("sku\na%20b #1\n/b\nc/../d\n")
+    (shop.directory / "batch.yaml").write_text(
+        f"provider: {{name: local, base_url: {shop.served.base_url!r}}}\nrows: table.csv\n"
+        f"prompt: mug {{{{ sku }}}}\nimages: ['{shop.root}/photos/{{{{ sku }}}}.png']\n"
+    )
+    shown = shop.batchgen("run", "batch.yaml", code=1)
+    assert "not a usable name" in shown
+    assert "1 of 3 jobs done" in shown
+    assert shop.bill == 1
+
+
+def test_prefix_that_a_console_created_takes_a_dataset(shop: Shop) -> None:
+    """Consoles of services create an empty object whose name is that of the prefix."""
+    shop.write("one")
+    shop.run()
+    bucket = shop.root.rpartition("/")[0]
+    url = f"{shop.server.endpoint}/{bucket.partition('://')[2]}/train/"
+    with urllib.request.urlopen(
+        urllib.request.Request(url, b"", method="PUT"), timeout=rig.TIMEOUT_S
+    ):
+        pass
+    assert "1 image in 1 part" in shop.batchgen("export", "batch", "--dataset", f"{bucket}/train")

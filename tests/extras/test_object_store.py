@@ -153,3 +153,28 @@ def test_an_unreachable_service_is_a_store_error(s3: S3Server) -> None:
     options = {**s3.options, "aws_endpoint_url": f"http://127.0.0.1:{wire.free_port()}"}
     with pytest.raises(StoreError, match="not read"):
         ObjectStore("s3://bucket/x", options).read("mug.png")
+
+
+PREFIXES = ["o ut", "ü", "a+b", "50%", "a%20b", "a%2Fb", "h#1", "h#2", "q;z&x=1", "{x}"]
+
+
+def test_prefixes_are_names_as_they_are_written(s3: S3Server) -> None:
+    bucket = f"s3://{s3.new_bucket()}"
+    for prefix in PREFIXES:
+        store = ObjectStore(f"{bucket}/{prefix}", s3.options)
+        store.put("mug 1%.png", prefix.encode(), create=True)
+        assert [one.name for one in store.list()] == ["mug 1%.png"]
+        url = store.presigned("mug 1%.png", timedelta(minutes=5))
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            assert response.read() == prefix.encode()
+    names = {one.name for one in ObjectStore(bucket, s3.options).list()}
+    assert names == {f"{prefix}/mug 1%.png" for prefix in PREFIXES}
+
+
+@pytest.mark.parametrize("name", ["a//b.png", "a/../b.png", "a/./b.png", "a\tb.png"])
+def test_name_that_no_request_can_have_is_a_store_error(name: str, store: ObjectStore) -> None:
+    for operation in (store.info, store.read, store.digest, store.delete):
+        with pytest.raises(StoreError, match="not a usable name"):
+            operation(name)
+    with pytest.raises(StoreError, match="not a usable name"):
+        store.put(name, b"one")
