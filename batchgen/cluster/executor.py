@@ -245,7 +245,7 @@ class ClusterExecutor:
     async def _bring(self, attempt: AttemptId) -> bool:
         """Bring a response to the spool; return whether it is there.
 
-        A bucket that cannot be read stops dispatch: what it may have must not be bought again.
+        A bucket that cannot be read stops dispatch: what it may have must not be rebought.
         """
         try:
             return await self._received.bring(attempt)

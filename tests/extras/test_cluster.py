@@ -212,7 +212,7 @@ def test_store_without_conditions_is_refused(batch: ClusterBatch) -> None:
     assert not (batch.directory / "batchgen.db").exists()
 
 
-def test_stored_response_that_cannot_be_read_is_not_bought_again(batch: ClusterBatch) -> None:
+def test_response_that_cannot_be_read_is_not_rebought(batch: ClusterBatch) -> None:
     """The credentials of the driver expire, and an actor is lost that has stored a response."""
     batch.write(JOBS, limits=f"{{concurrency: {IN_FLIGHT}, max_waste: 0.5}}")
     behavior = Behavior(refuse_gets=True, only=".response")
