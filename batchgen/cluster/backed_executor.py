@@ -7,6 +7,7 @@ read. So another machine can continue after the loss of this one; see `ledger_ba
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
@@ -50,7 +51,13 @@ class BackedExecutor:
                 raise OSError(errno.ECANCELED, str(exc)) from exc  # what stops a body unsent
             return left_s
 
-        exchange = await self._local.exchange(replace(order, wait=wait))
+        try:
+            exchange = await self._local.exchange(replace(order, wait=wait))
+        except NotSentError:
+            await self._forget_intent(order)
+            raise
+        if exchange.reach is Reach.NOTHING:
+            await self._forget_intent(order)
         if exchange.reach is Reach.COMPLETE:
             # A cancellation would leave the response to this machine alone.
             with anyio.CancelScope(shield=True):
@@ -72,10 +79,24 @@ class BackedExecutor:
         except OSError as exc:
             self._context.throttle.stop(f"{STORAGE}: {exc}")
             raise NotSentError(f"no intent: {exc}") from exc
-        require_lease(self._context, self._lease)  # the put may have taken longer than it lasts
         if taken is not None:
             raise NotSentError(taken)
+        try:
+            require_lease(self._context, self._lease)  # the put may have taken longer than it lasts
+        except NotSentError:
+            await self._forget_intent(order)
+            raise
         hit(Point.INTENT_PUT)
+
+    async def _forget_intent(self, order: ExchangeOrder) -> None:
+        """Delete the intent of a request that did not leave, if the lease is lost.
+
+        Another machine would record it as possibly charged. With the lease, the backup deletes it.
+        """
+        if not self._lease.is_held:
+            with suppress(OSError):
+                name = intent_name(self._lease.epoch, order.attempt)
+                await in_store_thread(self._store.delete, name)
 
     async def _put_response(self, order: ExchangeOrder) -> None:
         """Put a whole response. If that fails, dispatch stops: the spool has the response."""

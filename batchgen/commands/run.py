@@ -248,7 +248,9 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
     result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger, checked=True)) as conn:
         missing = missing_images(conn, enrolled.batch, prepared.base)
-        has_work = bool(enrolled.to_do) or responses_wait(conn, prepared, enrolled.batch)
+        has_work = bool(enrolled.to_do) or responses_wait(
+            conn, prepared, enrolled.batch, parts.backup
+        )
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if has_work:

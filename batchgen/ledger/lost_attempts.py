@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import ExitCode
-from batchgen.job import AttemptId, RunId, canonical_json
+from batchgen.job import AttemptId, Outcome, RunId, canonical_json
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.run_sums import adjust_reserved
+from batchgen.ledger.run_sums import adjust_reserved, adjust_sums
 from batchgen.ledger.runs import end_open_run
 from batchgen.money import Micros
 
@@ -54,27 +54,35 @@ def end_lost_runs(ledger: Ledger) -> None:
 def record_lost_attempts(ledger: Ledger, lost: Iterable[LostAttempt]) -> list[LostAttempt]:
     """Insert attempts as open ones of the newest run of their batch; return those without a job.
 
-    They count as possibly charged until the next run settles them, as after a kill.
+    They count as possibly charged until the next run settles them, as after a kill. The job of an
+    attempt that a driver began after another one took its place may have its image by now: it
+    keeps its state, and only the possible charge is recorded.
     """
     homeless = []
     for one in sorted(lost, key=lambda one: one.attempt):
         row = ledger.conn.execute(
-            "SELECT jobs.id AS job, (SELECT max(id) FROM runs WHERE batch_id = batches.id) AS run"
+            "SELECT jobs.id AS job, (SELECT max(id) FROM runs WHERE batch_id = batches.id) AS run,"
+            " state IN ('paid', 'done') AND fingerprint = ? AS has_image"
             " FROM batches JOIN jobs ON batch_id = batches.id WHERE name = ? AND key = ?",
-            (one.batch, one.key),
+            (one.fingerprint, one.batch, one.key),
         ).fetchone()
         if row is None or row["run"] is None:
             homeless.append(one)
             continue
+        outcome = Outcome.AMBIGUOUS if row["has_image"] else Outcome.SENDING
         ledger.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
-            " outcome, billed, price, least, price_known)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?, ?, ?)",
+            " outcome, billed, price, least, price_known, message)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'maybe', ?, ?, ?, ?)",
             (
                 *(one.attempt, row["job"], row["run"], one.fingerprint, one.provider, one.model),
-                *(one.started_at, one.price, one.least, one.price_known),
+                *(one.started_at, outcome, one.price, one.least, one.price_known),
+                "its job has an image already" if row["has_image"] else None,
             ),
         )
+        if row["has_image"]:
+            adjust_sums(ledger.conn, RunId(row["run"]), charged=0, possible=one.price)
+            continue
         ledger.conn.execute(
             "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ? WHERE id = ?",
             (ledger.timestamp(), row["job"]),

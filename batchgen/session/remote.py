@@ -31,26 +31,29 @@ if TYPE_CHECKING:
     from batchgen.engine.local_executor import LocalExecutor
 
 
-def responses_wait(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> bool:
+def responses_wait(
+    conn: sqlite3.Connection,
+    prepared: Prepared,
+    batch: BatchId,
+    backup: LedgerBackup | None = None,
+) -> bool:
     """Return whether a response came late for a job that is held as uncertain.
 
     Looks into buckets only for such jobs. A bucket that cannot be read counts as empty here: a
     run that has more to do reports it.
     """
     roots = [root for root in roots_of(conn, batch) if is_bucket(root)]
-    if not roots or not uncertain_sums(conn, batch).jobs:
+    if not (roots or backup) or not uncertain_sums(conn, batch).jobs:
         return False
     from batchgen.cluster.intents import spool_objects
     from batchgen.ledger.late_responses import late_attempts
 
-    stores = prepared.stores()
+    opened = prepared.stores()
+    stores = [opened.of(root) for root in roots]
+    if backup is not None:
+        stores.append(backup.store)
     with suppress(OSError):
-        found = [
-            one.attempt
-            for root in roots
-            for one in spool_objects(stores.of(root))
-            if one.is_response
-        ]
+        found = [one.attempt for store in stores for one in spool_objects(store) if one.is_response]
         return bool(late_attempts(Ledger(conn), batch, found))
     return False
 
