@@ -152,20 +152,29 @@ def test_removed_node_costs_at_most_its_orders(batch: ClusterBatch) -> None:
     batch.judge()
 
 
-def test_response_of_a_stopped_actor_is_collected_later(batch: ClusterBatch) -> None:
-    batch.write(JOBS)
-    run = batch.start()
-    rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1", run)
-    stopped = batch.cluster.actors()[0]
-    os.kill(stopped, signal.SIGSTOP)
-    try:
-        run.communicate(timeout=300)
-        assert batch.states().get("done", 0) >= JOBS - IN_FLIGHT
-    finally:
-        os.kill(stopped, signal.SIGCONT)
-    batch.run(code=None)
-    assert not batch.stored_responses()
-    batch.judge()
+def test_response_of_a_stopped_actor_is_collected_later(
+    s3: S3Server, cluster: RayCluster, tmp_path: Path
+) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--latency", "1") as served:
+        batch = ClusterBatch.of(tmp_path / "batch", served, s3, cluster)
+        batch.write(JOBS)
+        run = batch.start()
+        rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1", run)
+        stopped = batch.cluster.actors()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            run.communicate(timeout=300)
+            before = batch.states()
+            assert 1 <= before["uncertain"] <= IN_FLIGHT, "it holds some of eight requests"
+            assert before["done"] == JOBS - before["uncertain"]
+            images = {one.name: one.e_tag for one in batch.store.list("job-")}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        batch.run(code=None)
+        assert batch.states()["done"] > before["done"], "late responses are used"
+        assert not batch.stored_responses()
+        assert images.items() <= {one.name: one.e_tag for one in batch.store.list("job-")}.items()
+        batch.judge()
 
 
 REFUSED = {
@@ -183,6 +192,17 @@ def test_unusable_cluster_is_refused_before_the_money(place: str, batch: Cluster
     )
     assert REFUSED[place] in done.stderr
     assert not (batch.directory / "batchgen.db").exists()
+
+
+def test_budget_holds_when_an_actor_is_lost(batch: ClusterBatch) -> None:
+    """26 images cost $0.98. What the actor was sending may be charged, and is not rebought."""
+    batch.write(26, limits="{concurrency: 26, max_waste: 1.00, max_cost: 1.00}")
+    assert "budget" in batch.run(code=3, BATCHGEN_ACTOR_FAILPOINT="response-begun:3")
+    batch.judge()
+    assert not {"paid", "sending"} & set(batch.states())
+    rows = rig.query(batch.directory / "batchgen.db", "SELECT charged + maybe AS spent FROM runs")
+    assert sum(row["spent"] for row in rows) <= 1_000_000
+    assert sum(row["micros"] for row in batch.served.bill()[batch.before :]) <= 1_000_000
 
 
 def test_second_driver_is_refused_while_the_first_runs(batch: ClusterBatch) -> None:
