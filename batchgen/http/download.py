@@ -43,6 +43,9 @@ _MAX_URL_CHARS: Final = 8192
 _MAX_VALIDATOR_CHARS: Final = 512
 _CHECK_LASTS_S: Final = 30.0
 _KEEP_S: Final = 15.0
+_RECEIVE_BYTES: Final = 512 * 1024
+"""Each read costs a turn of the event loop. Few downloads run at a time; for paid requests, pieces
+of that size would be memory for each one in flight."""
 _HEADERS: Final = httpx.Headers(
     {"Accept": "image/*, video/*", "Accept-Encoding": "identity", "User-Agent": "batchgen"}
 )
@@ -128,7 +131,11 @@ class Downloader:
 
     async def __aenter__(self) -> Self:
         self._transport = StreamTransport(
-            network=self._network, resolve=self._checked, keep_s=_KEEP_S, silent_s=SILENT_S
+            network=self._network,
+            resolve=self._checked,
+            keep_s=_KEEP_S,
+            silent_s=SILENT_S,
+            receive_bytes=_RECEIVE_BYTES,
         )
         return self
 

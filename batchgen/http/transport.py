@@ -61,6 +61,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
     connection that was open and silent for ``silent_s`` seconds. After the first one to an origin
     that is not free to repeat, the others take new connections until it has a response. An origin
     that sends bytes which nothing requested gets a new connection for each request, too.
+
+    ``receive_bytes`` is how much one read takes at most.
     """
 
     def __init__(
@@ -70,13 +72,14 @@ class StreamTransport(httpx.AsyncBaseTransport):
         resolve: Resolve,
         keep_s: float = 0.0,
         silent_s: float = 0.0,
+        receive_bytes: int = RECEIVE_BYTES,
     ) -> None:
         self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
         self._silent_s = silent_s
         self._proxy_lookup = CachedLookup()
-        self._buffer = bytearray(RECEIVE_BYTES)
+        self._buffer = bytearray(receive_bytes)
         self._idle: dict[Origin, list[Connection]] = {}
         self._unkept: set[Origin] = set()
         """Origins that closed a kept connection under a request, or sent what nothing requested."""
