@@ -41,9 +41,12 @@ def check_writable(directory: Path) -> None:
 def check_log(path: Path) -> None:
     """Refuse to start if the log cannot be opened for appending. Creates no file.
 
-    Raises SettingsError.
+    A pipe is refused unopened: it blocks the whole run while its reader is slow or absent, and the
+    end of this check would be the end of its input for a reader. Raises SettingsError.
     """
     try:
+        if path.is_fifo():
+            raise SettingsError(f"{path}: the log is a pipe; expected a file; nothing was sent")
         if path.exists():
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
         else:

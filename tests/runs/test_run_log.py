@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 from datetime import datetime
 from pathlib import Path
 
@@ -50,6 +52,23 @@ def test_run_with_an_unwritable_log_changes_nothing(
     rig.batchgen("run", path, "--refresh", "always", cwd=tmp_path, env=env, code=2)
     assert rig.status(tmp_path)["jobs"]["done"] == 1, "no later run regenerates the image"
     assert rig.query(tmp_path / "batchgen.db", "SELECT count(*) AS n FROM runs")[0]["n"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_as_log_is_refused_unopened(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    before = served.judge("stats")["posts"]
+    try:
+        for log in ("pipe", "/dev/stderr"):  # a pipe too: rig captures it
+            refused = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=2)
+            assert f"{log}: the log is a pipe; expected a file" in refused.stderr
+        assert not select.select([reader], [], [], 0)[0], "its reader would be at the end of input"
+    finally:
+        os.close(reader)
+    assert not (tmp_path / "batchgen.db").exists()
+    assert served.judge("stats")["posts"] == before
 
 
 def test_refused_run_leaves_no_empty_log(served: rig.Endpoint, tmp_path: Path) -> None:
