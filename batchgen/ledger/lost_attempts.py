@@ -56,7 +56,8 @@ def record_lost_attempts(ledger: Ledger, lost: Iterable[LostAttempt]) -> list[Lo
 
     They count as possibly charged until the next run settles them, as after a kill. The job of an
     attempt that a driver began after another one took its place may have its image by now: it
-    keeps its state, and only the possible charge is recorded.
+    keeps its state, and only the possible charge is recorded. That attempt ends here, as no run
+    settles it: a provider's log never covers one without an end.
     """
     homeless = []
     for one in sorted(lost, key=lambda one: one.attempt):
@@ -72,11 +73,12 @@ def record_lost_attempts(ledger: Ledger, lost: Iterable[LostAttempt]) -> list[Lo
         outcome = Outcome.AMBIGUOUS if row["has_image"] else Outcome.SENDING
         ledger.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
-            " outcome, billed, price, least, price_known, message)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'maybe', ?, ?, ?, ?)",
+            " ended_at, outcome, billed, price, least, price_known, message)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'maybe', ?, ?, ?, ?)",
             (
                 *(one.attempt, row["job"], row["run"], one.fingerprint, one.provider, one.model),
-                *(one.started_at, outcome, one.price, one.least, one.price_known),
+                *(one.started_at, ledger.timestamp() if row["has_image"] else None, outcome),
+                *(one.price, one.least, one.price_known),
                 "its job has an image already" if row["has_image"] else None,
             ),
         )
