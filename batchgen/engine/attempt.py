@@ -98,7 +98,7 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
             message=clean(repr(exc)),
             status=exchange.status,
         )
-        await attempt.write_response()
+        await _save_response(context, attempt)
         name = context.spool.name(attempt.id)
         held = replace(attempt, hold=True, is_probe=False)
         return await settle(context, held, classification, response=name)
@@ -107,14 +107,15 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
 async def _save_response(context: RunContext, attempt: Attempt) -> None:
     """Write a response to the spool that the ledger could not take.
 
-    It exists nowhere else, so a disk that is full or has no file left is tried again for a while.
-    Raises OSError.
+    It exists nowhere else, so a disk that is full or has no file left is tried again for a while;
+    dispatch stops. Raises OSError.
     """
     until = time.monotonic() + _DISK_PATIENCE_S
     while True:
         try:
             return await attempt.write_response()
         except OSError as exc:
+            context.throttle.stop(f"{DISK}: {exc}")
             if time.monotonic() >= until:
                 raise
             text = f"a paid response waits {_DISK_PATIENCE_S:g} s for the disk: {exc}"

@@ -186,6 +186,30 @@ def test_small_response_waits_for_a_full_disk(tmp_path: Path) -> None:
         assert rig.status(disk)["jobs"]["done"] == len(server.posts) == 1
 
 
+@pytest.mark.fault("D01", "P12")
+def test_response_that_a_bug_holds_waits_for_a_full_disk(tmp_path: Path) -> None:
+    with scripted() as server, rig.small_disk(tmp_path / "disk", "size=72m") as disk:
+
+        def fill() -> tuple[int, bytes]:
+            rig.fill(disk)
+            return 200, json.dumps({"data": [{"url": server.url("a.png")}]}).encode()
+
+        server.reply = fill
+        path = rig.manifest(disk, f"{server.base}/v1", PROMPTS[:1], limits=LIMITS)
+        change = f"""
+import os, threading
+import batchgen.engine.attempt
+def classify(*arguments, **named):
+    threading.Timer(2, os.unlink, [{str(disk / "ballast")!r}]).start()
+    raise LookupError("a bug of ours")
+batchgen.engine.attempt.classify = classify
+"""
+        assert "a bug of ours" in rig.run_changed(change, path, code=4)
+        assert rig.status(disk)["jobs"]["uncertain"] == 1
+        (response,) = rig.query(disk / "batchgen.db", "SELECT response FROM attempts")
+        assert list(disk.glob(f"batchgen.db.spool/**/{response[0]}")), "the paid response is kept"
+
+
 @pytest.mark.fault("D18")
 def test_removed_output_directory_is_created_again(
     tmp_path: Path,
