@@ -41,7 +41,9 @@ class BackedExecutor:
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Put the intent, send the request once, and put its response; see `Executor.exchange`."""
+        order.departure.reach = Reach.NOTHING
         await self._put_intent(order)
+        order.departure.reach = Reach.SENT
 
         async def wait(ahead_s: float = 0.0) -> float:
             left_s = await order.wait(ahead_s)

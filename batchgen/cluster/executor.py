@@ -93,6 +93,7 @@ class ClusterExecutor:
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Have a request sent once by an actor; see `Executor.exchange`."""
+        order.departure.reach = Reach.NOTHING
         known = await self._look_up(order.job)
         message = await self._message(order, known)
         if not order.is_timed:
@@ -103,6 +104,7 @@ class ClusterExecutor:
                 announced = await self._announce(channel, message, order.job)
                 report, given = await self._depart(channel, order)
             else:
+                order.departure.reach = Reach.SENT
                 report, given = await channel.give(message)
         except OrderLostError as exc:
             if exc.bug is not None:
@@ -141,6 +143,7 @@ class ClusterExecutor:
         require_lease(self._context, self._parts.lease)
         at = clock.theirs(time.monotonic() + left_s)
         depart = DepartOrder(order.attempt, at, self._context.throttle.least_gap_s)
+        order.departure.reach = Reach.SENT
         report, given = await channel.give(depart, at_once=True)
         if isinstance(report, SendReport):
             clock.note_late(report.late_s)
