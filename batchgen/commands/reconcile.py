@@ -23,7 +23,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.providers.catalog import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
 from batchgen.reconciliation.charges import UsageLog
-from batchgen.reconciliation.log_times import CLOCK_SKEW
+from batchgen.reconciliation.log_times import CLOCK_SKEW, LATE
 from batchgen.reconciliation.matching import reconcile as compare
 from batchgen.reconciliation.settlement import Sent
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
@@ -46,6 +46,11 @@ class Question:
         """Return how long after a request's end its charge may be logged."""
         return timedelta(minutes=self.settle_minutes)
 
+    @property
+    def read(self) -> timedelta:
+        """Return how long after a request's end the log is read: known charges may be late."""
+        return max(self.settle, LATE)
+
 
 def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) -> ExitCode:
     """Settle what the log proves; exit with 1 if a charge is open, foreign or at another price.
@@ -59,7 +64,7 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
             batch.conn,
             batch.row.id,
             prepared.profile.name,
-            settle=question.settle,
+            settle=question.read,
             since=question.since,
         )
         ours = [sent for sent in attempts if sent.ours]
@@ -90,7 +95,7 @@ def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
 def _span(ours: Sequence[Sent], question: Question) -> Span:
     """Return the time range in which the log may list charges of these attempts."""
     now = utc_now()
-    end = max(sent.ended_at or now for sent in ours) + question.settle
+    end = max(sent.ended_at or now for sent in ours) + question.read
     return Span(
         since=min(sent.started_at for sent in ours) - CLOCK_SKEW,
         until=min(now, end),

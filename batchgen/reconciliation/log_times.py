@@ -17,6 +17,10 @@ PROOF_DELAY: Final = timedelta(minutes=15)
 """How long after a request's end a charge proves something, in a log with request ids: a gateway
 continues after its client hung up. A later one, within the settle window, is possible only."""
 
+LATE: Final = timedelta(hours=1)
+"""How long after its request a known charge is looked for at least, however short the settle window
+is: an earlier reconciliation may have found it there."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogTimes:
@@ -50,6 +54,10 @@ class LogTimes:
     def settling(self, sent: Sent) -> tuple[datetime, datetime]:
         """Return when the attempt's charge may be in the log."""
         return sent.started_at - CLOCK_SKEW, self.end(sent) + self.settle
+
+    def late(self, sent: Sent) -> tuple[datetime, datetime]:
+        """Return when the row of a known charge may be in the log."""
+        return sent.started_at - CLOCK_SKEW, self.end(sent) + max(self.settle, LATE)
 
     def beyond(self, sent: Sent) -> Why | None:
         """Return why the log can't be expected to have all of this attempt's time."""

@@ -41,6 +41,7 @@ def reconcile(attempts: Iterable[Sent], log: UsageLog, settle: timedelta) -> Rec
     matching = _Matching(sorted(attempts, key=lambda sent: sent.id), log, settle)
     matching.by_id()
     matching.by_time_and_amount()
+    matching.find_late()
     matching.by_silence()
     return matching.result()
 
@@ -66,6 +67,8 @@ class _Matching:
         """Uncertain, and no row is left for them."""
         self._missing: list[Sent] = []
         self._strays: list[Charge] = []
+        self._late: list[Charge] = []
+        """Strays that known charges explain; they stay strays, because they prove nothing else."""
         self._counted: list[tuple[Sent, Charge]] = []
         """Uncertain attempts that numbers alone pair with a row."""
         self._unassigned: list[Charge] = []
@@ -328,6 +331,32 @@ class _Matching:
         else:
             self._missing += [sent for sent in lacking if sent.billed is Billed.YES]
 
+    def find_late(self) -> None:
+        """Find rows after the settle window that known charges explain, which are not missing."""
+        classes: dict[tuple[str, Micros], list[Sent]] = defaultdict(list)
+        for sent in self._missing:
+            classes[sent.model, sent.price].append(sent)
+        rows = [
+            row
+            for row in sorted(self._strays, key=in_order)
+            if row.net and not (row.request_id and self._ids.is_foreign(row.request_id))
+        ]
+        found = set[AttemptId]()
+        for members in classes.values():
+            fitting, others = list[Charge](), list[Charge]()
+            for row in rows:
+                fits = any(self._may_own(sent, row) for sent in members)
+                (fitting if fits else others).append(row)
+            groups, left = group_by_time(members, fitting, self._times.late)
+            for group in groups:
+                pairs = group.pairs(group.attempts)
+                found |= pairs.keys()
+                self._late += [group.charges[number] for number in pairs.values()]
+                taken = set(pairs.values())
+                left += [row for number, row in enumerate(group.charges) if number not in taken]
+            rows = sorted([*others, *left], key=in_order)
+        self._missing = [sent for sent in self._missing if sent.id not in found]
+
     def by_silence(self) -> None:
         """Declare not charged what has no row, where the log would have one."""
         strays: dict[str, list[datetime]] = defaultdict(list)
@@ -345,6 +374,8 @@ class _Matching:
                 self._why[sent.id] = Why.OTHER_CHARGE
             elif self._missing:
                 self._why[sent.id] = Why.UNTRUSTED
+            elif self._late:
+                self._why[sent.id] = Why.LATE
             elif not controls:
                 self._why[sent.id] = Why.NO_CONTROL
             else:
@@ -392,5 +423,11 @@ class _Matching:
         if not windows:
             return ()
         begin, end = min(begin for begin, _ in windows), max(end for _, end in windows)
-        rows = sorted(self._strays, key=in_order)
-        return tuple(row for row in rows if row.net and begin <= row.at <= end)
+        late = Counter(self._late)
+        rows = list[Charge]()
+        for row in sorted(self._strays, key=in_order):
+            if late[row]:
+                late[row] -= 1
+            elif row.net and begin <= row.at <= end:
+                rows.append(row)
+        return tuple(rows)

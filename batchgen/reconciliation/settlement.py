@@ -46,6 +46,7 @@ class Why(StrEnum):
     SURPLUS = "more charges than attempts match, and the log does not show which are ours"
     OTHER_CHARGE = "an unexplained charge matches its time"
     UNTRUSTED = "the log lacks a request that is known to be charged, so it may be incomplete"
+    LATE = "a known charge was logged after the settle window, so this one may be late too"
     NO_CONTROL = "the log contains no request that is known to be ours, so it may be another log"
     CONTRADICTION = "the rows of its request contradict each other, or one has an unknown kind"
     SHARED = "other charges match its time and amount; only a request id would identify its own"

@@ -111,6 +111,22 @@ def test_lost_responses_without_a_charge_are_pending_again(tmp_path: Path) -> No
         rig.judge(tmp_path, endpoint.bill(), finished=True)
 
 
+def test_short_settle_window_finds_charges_known_before(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--latency", "3") as endpoint:
+        prompts = ["a mug", "a cup", "a hat"]
+        path = rig.manifest(
+            tmp_path, endpoint.base_url, prompts, limits="{max_waste: 0, deadline: 1}"
+        )
+        rig.batchgen("run", path, cwd=tmp_path, code=1)
+        endpoint.wait_until_idle()
+        assert len(reconcile(tmp_path)["billed"]) == len(prompts)
+
+        again = reconcile(tmp_path, "--settle", "0")
+
+        assert again["agrees"], again
+        assert money(tmp_path) == (billed(endpoint), 0)
+
+
 def test_indistinguishable_requests_stay_unproven(tmp_path: Path) -> None:
     switches = ("--bill-drop", "0.2", "--break", "0.2", "--seed", "5")
     with rig.endpoint(tmp_path / "endpoint", "--fast-images", *switches) as endpoint:

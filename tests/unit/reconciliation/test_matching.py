@@ -155,6 +155,50 @@ def test_a_known_charge_may_be_late_too_and_proves_nothing_then() -> None:
     )
 
 
+KNOWN = replace(sent("k", billed=Billed.YES))
+NONE = timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ([row(40)], ""),
+        ([row(40), row(41)], ""),  # the second one is outside of the window
+        ([row(71)], ""),
+        ([row(73)], "k missing"),
+        ([row(40, amount=1_000)], "k missing"),
+        ([row(40, model="other")], "k missing"),
+        ([], "k missing"),
+    ],
+)
+def test_known_charge_after_the_settle_window_is_found(rows: list[Charge], outcome: str) -> None:
+    """An earlier reconciliation with a longer window may have found it there."""
+    assert found_text(judge([CONTROL, KNOWN], [CONTROL_ROW, *rows], settle=NONE)) == outcome
+
+
+def test_late_rows_are_found_once_each() -> None:
+    known = [sent(name, billed=Billed.YES) for name in "klm"]
+    rows = [CONTROL_ROW, row(40), row(41)]
+    assert found_text(judge([CONTROL, *known], rows, settle=NONE)) in ("k missing", "m missing")
+
+
+def test_late_known_charge_makes_silence_no_proof() -> None:
+    """Where one charge is later than the settle window, others may be."""
+    later = sent("a", 100)
+    found = judge([CONTROL, KNOWN, later], [CONTROL_ROW, row(40)], settle=NONE)
+    assert found_text(found) == "a LATE"
+    found = judge([CONTROL, KNOWN, later], [CONTROL_ROW, row(12)], settle=NONE)
+    assert found_text(found) == "a unbilled"
+
+
+def test_late_row_between_requests_is_not_foreign() -> None:
+    last = sent("z", 200, billed=Billed.YES, request_id="z")
+    rows = [CONTROL_ROW, row(40), row(201, "z")]
+    assert judge([CONTROL, KNOWN, last], rows, settle=NONE).agrees
+    rows.append(row(41))
+    assert found_text(judge([CONTROL, KNOWN, last], rows, settle=NONE)) == "foreign 41"
+
+
 def test_a_log_that_begins_later_proves_nothing() -> None:
     attempts = [replace(CONTROL, started_at=at(100), ended_at=at(102)), A]
     rows = [row(101, "c")]
