@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from batchgen.system.shell_command import name_ledger
+
 # Two hundred milliseconds an example say more of a busy machine than of what is tested.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -42,6 +44,12 @@ def _bare_environment() -> Iterator[None]:
             if own or name.lower() in _PROXIES:
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _unnamed_ledger() -> None:
+    """A test whose commands name a ledger leaves no trace in those of the next test."""
+    name_ledger(None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

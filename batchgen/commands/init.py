@@ -12,10 +12,10 @@ from typing import Final
 
 from batchgen.console.ask import ask
 from batchgen.console.progress import write_line
-from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.providers.local import LOCAL
 from batchgen.providers.registry import PROFILES
+from batchgen.system.shell_command import shell_command
 from batchgen.text import cause_of, closest_match
 
 PROVIDERS: Final = (LOCAL.name, *sorted(PROFILES.keys() - {LOCAL.name}))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
-from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import status
@@ -22,6 +21,7 @@ from batchgen.ledger.key_patterns import resolve_jobs
 from batchgen.ledger.retry_selection import Retried, RetrySelection, preview_retry, retry_jobs
 from batchgen.money import decimal_string, rounded_dollars
 from batchgen.session.settings import Environment
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted
 
 
@@ -82,7 +82,7 @@ def _lines(name: str, moved: Retried, *, dry_run: bool) -> list[str]:
             f"{name}: {counted(moved.jobs, 'job')} {are} pending again, estimated at {cost}"
         )
     if lines:
-        lines.append("nothing was changed" if dry_run else f"next: {shell_command('resume', name)}")
+        lines.append("nothing was changed" if dry_run else f"next: {batch_command('resume', name)}")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sqlite3
 import sys
 import time
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from batchgen.console.progress import write_line, write_text
-from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.engine.linked_parts import remove_finished
@@ -52,7 +50,7 @@ from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.remote import RemoteParts, responses_wait
 from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
-from batchgen.session.settings import DB_NAME, Environment
+from batchgen.session.settings import Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
@@ -61,6 +59,7 @@ from batchgen.system.process import (
     tune_allocator,
     tune_garbage_collector,
 )
+from batchgen.system.shell_command import shortest
 from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
         # The end of a good sample is followed by a proposal of `try`.
         is_good = code in GOOD_SAMPLE and found.is_sound and found.unfinished
         if not (enrolled.spec.overrides.is_sample and is_good):
-            write_text(sys.stdout, f"next: {_next_step(prepared, found, parts.backup)}")
+            write_text(sys.stdout, f"next: {next_step(found, has_log=prepared.profile.has_log)}")
     return _End(
         code=code,
         stopped=result.stopped,
@@ -355,12 +354,3 @@ def _summary(
     place = image_place(prepared)
     images = place if is_bucket(place) else shortest(Path(place))
     return summary_text(found, run=run, images=images, made=made, seconds=seconds)
-
-
-def _next_step(prepared: Prepared, found: BatchStatus, backup: LedgerBackup | None) -> str:
-    db, here = prepared.ledger, current_directory()
-    found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
-    option = "" if found_alone else f" --db {shlex.quote(shortest(db))}"
-    if backup is not None:
-        option = f" --db {shlex.quote(backup.store.url)}"
-    return next_step(found, option, has_log=prepared.profile.has_log)

@@ -14,7 +14,6 @@ from batchgen.commands.plan import ledger_of, staged
 from batchgen.commands.run import GOOD_SAMPLE, run, run_all
 from batchgen.console.ask import ask, can_ask, has_browser
 from batchgen.console.progress import write_line
-from batchgen.console.shell_command import shell_command
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batch_status import status
@@ -31,6 +30,7 @@ from batchgen.session.bucket_ledger import refuse_bucket_ledger
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
 from batchgen.system.process_table import user_name
+from batchgen.system.shell_command import shell_command
 from batchgen.text import counted
 
 
@@ -67,7 +67,9 @@ def try_sample(
             left = max(0, budget - first.spent)
             overrides = replace(overrides, max_cost=decimal_string(left))
         return run([manifest], overrides, presenter)
-    write_line(sys.stdout, f"next: {shell_command('run', manifest)}   # makes the other images")
+    ledger = ("--db", overrides.db) if overrides.db is not None else ()
+    command = shell_command("run", manifest, *ledger)
+    write_line(sys.stdout, f"next: {command}   # makes the other images")
     return code
 
 

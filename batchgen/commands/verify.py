@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.console.progress import write_line
-from batchgen.console.shell_command import shell_command
 from batchgen.engine.placing import PARTIAL_DIRECTORY
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import EXT_PLACEHOLDER
@@ -31,6 +30,7 @@ from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted
 from batchgen.urls import is_bucket, path_below
 
@@ -191,7 +191,7 @@ def _summary(
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:
-        resume = shell_command("resume", name)
+        resume = batch_command("resume", name)
         line += f"\n  {fetched:,} are due again; `{resume}` downloads them at no charge"
     for finding, how in _HOW.items():
         count = sum(_can_repair(one, {finding}) for one in wrong)

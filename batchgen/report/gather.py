@@ -37,7 +37,7 @@ def morning_of(
     return Morning(
         report=found,
         suspects=suspects(_with_rows(found, ledger), found.made_prompts),
-        next_step=next_step(found.status, "", has_log=has_log),
+        next_step=next_step(found.status, has_log=has_log),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime
 
 from batchgen.job import JobState
@@ -16,6 +15,7 @@ from batchgen.report.status import (
     waiting_lines,
 )
 from batchgen.session.live_status import LiveStatus
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted, duration
 
 
@@ -43,7 +43,7 @@ def status_text(live: LiveStatus) -> str:
     lines += waiting_lines(status)
     if (killed := live.killed_run) is not None:
         at = minute(killed.heartbeat_at or killed.started_at)
-        resume = f"batchgen resume {shlex.quote(status.batch)}"
+        resume = batch_command("resume", status.batch)
         lines.append(f"  run {killed.id} was killed at about {at}; {resume} continues it")
     elif run is not None and run.stopped:
         lines.append(f"  run {run.id} stopped: {run.stopped}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from batchgen.money import decimal_string, dollars, rounded_dollars
 from batchgen.outcomes.classify import clean
 from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.settlement import Reconciliation, Settled, Why
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted
 
 _SHOWN: Final = 8
@@ -107,20 +107,21 @@ def _open_lines(found: Reconciliation) -> list[str]:
 
 
 def _next_steps(done: Reconciled) -> list[str]:
-    moved, lines, name = done.moved, list[str](), shlex.quote(done.batch)
+    moved, lines, name = done.moved, list[str](), done.batch
     if moved.pending.jobs:
         lines.append(
             f"{counted(moved.pending.jobs, 'job')} pending again, estimated at"
-            f" {rounded_dollars(moved.pending.cost)}; next: batchgen resume {name}"
+            f" {rounded_dollars(moved.pending.cost)}; next: {batch_command('resume', name)}"
         )
     if moved.charged:
         lines.append(
             f"{counted(moved.charged, 'job')} still uncertain: charged, and the response is lost;"
-            f" batchgen retry {name} --uncertain rebuys them,"
-            f" batchgen acknowledge {name} closes them"
+            f" {batch_command('retry', name, '--uncertain')} rebuys them,"
+            f" {batch_command('acknowledge', name)} closes them"
         )
     if any(one.why is Why.CUT_OFF for one in done.found.unproven):
-        lines.append(f"batchgen resume {name} recovers requests that a kill interrupted")
+        resume = batch_command("resume", name)
+        lines.append(f"{resume} recovers requests that a kill interrupted")
     if any(one.why is Why.YOUNG for one in done.found.unproven):
         lines.append("run reconcile again after the settle window (--settle)")
     if done.found.foreign:

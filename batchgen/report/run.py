@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from batchgen.report.status import (
     unpublished_lines,
     waiting_lines,
 )
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted, duration
 
 _REASONS_SHOWN: Final = 5
@@ -196,7 +196,7 @@ def news_text(found: RunReport) -> str:
     counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
     new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     text = f"new since {since}{at}: {new or 'nothing needs you'}"
-    report = f"batchgen report {shlex.quote(found.status.batch)}"
+    report = batch_command("report", found.status.batch)
     full = f"; the full list: {report}" if found.only_news else ""
     return text + full
 

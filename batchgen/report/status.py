@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,6 +11,7 @@ from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.ledger.unpublished import UnpublishedCounts
 from batchgen.money import ZERO, Micros, rounded_dollars
 from batchgen.report.costs import known_dollars, unpriced_text
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted, duration
 
 _REASONS_SHOWN = 8
@@ -37,10 +37,10 @@ def held_text(name: str, held: UncertainSums) -> str:
         what = f"{held.jobs:,} charged and lost ({rounded_dollars(held.charged)})"
     else:
         what = f"{held.jobs:,} uncertain (price unknown)"
-    name = shlex.quote(name)
-    again = f"batchgen retry {name} --uncertain rebuys them for {rounded_dollars(held.again)}"
+    retry = batch_command("retry", name, "--uncertain")
+    again = f"{retry} rebuys them for {rounded_dollars(held.again)}"
     is_open = held.jobs > held.acknowledged
-    close = f", batchgen acknowledge {name} closes them" if is_open else ""
+    close = f", {batch_command('acknowledge', name)} closes them" if is_open else ""
     return f"{what}; {again}{close}"
 
 
@@ -100,7 +100,7 @@ def unpublished_lines(name: str, found: UnpublishedCounts) -> list[str]:
         wait = "image waits" if found.undecided == 1 else "images wait"
         lines.append(
             f"  {found.undecided:>9,}  new {wait} for your decision:"
-            f" batchgen review {shlex.quote(name)}"
+            f" {batch_command('review', name)}"
         )
     if found.accepted:
         lines.append(f"  {found.accepted:>9,}  accepted, published by the next run or review")
@@ -171,46 +171,48 @@ def replaced_text(name: str, count: int, run: int) -> str:
     """Return how to restore the images that a run replaced."""
     return (
         f"{counted(count, 'image')} replaced; previous versions are kept:"
-        f" batchgen rollback {shlex.quote(name)} --run {run}"
+        f" {batch_command('rollback', name, '--run', str(run))}"
     )
 
 
-def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
+def next_step(status: BatchStatus, *, has_log: bool) -> str:
     """Return the command to use next, with a comment that says what it does.
 
-    ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
+    ``has_log``: batchgen can fetch the provider's billing log.
     """
-    name, again = shlex.quote(status.batch), rounded_dollars(status.held.again)
+    command, comment = _next_step(status, has_log=has_log)
+    return f"{command}   # {comment}" if comment else command
+
+
+def _next_step(status: BatchStatus, *, has_log: bool) -> tuple[str, str]:
+    name, again = status.batch, rounded_dollars(status.held.again)
+    report, retry = batch_command("report", name), batch_command("retry", name, "--uncertain")
     if status.uncertain and has_log and status.unsettled:
-        return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
+        return batch_command("reconcile", name), "checks the provider's billing log"
     if status.unfinished > status.stuck:
-        return f"batchgen resume {name}{db_option}"
+        return batch_command("resume", name), ""
     if status.uncertain:
-        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+        return retry, f"rebuys them for {again}"
     failed = status.jobs[JobState.FAILED]
     at_fault = status.at_fault
     if failed > at_fault + status.refused:
-        return f"batchgen retry {name}{db_option}"
+        return batch_command("retry", name), ""
     needs_new_request = status.refused or status.jobs[JobState.BLOCKED]
     if needs_new_request and status.stuck:
         # An exported manifest would change the failed job only, not those that share its image.
         shared = counted(status.stuck, "more job")
         need = "needs" if status.stuck == 1 else "need"
         return (
-            f"batchgen report {name}{db_option}"
-            f"   # fix these prompts in the manifest and run it; {shared} {need} their images"
+            report,
+            f"fix these prompts in the manifest and run it; {shared} {need} their images",
         )
     if needs_new_request:
-        return (
-            f"batchgen export {name} --failed{db_option}"
-            "   # writes a manifest of these jobs to fix and run"
-        )
+        export = batch_command("export", name, "--failed")
+        return export, "writes a manifest of these jobs to fix and run"
     if at_fault:
-        return (
-            f"batchgen report {name}{db_option}   # fix these rows; the next run tries them again"
-        )
+        return report, "fix these rows; the next run tries them again"
     if status.stuck:
-        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+        return retry, f"rebuys them for {again}"
     if status.unpublished.undecided:
-        return f"batchgen review {name}{db_option}   # publishes the images that you accept"
-    return f"batchgen status {name}{db_option}"
+        return batch_command("review", name), "publishes the images that you accept"
+    return batch_command("status", name), ""

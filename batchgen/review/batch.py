@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from batchgen.console.shell_command import shell_command
 from batchgen.errors import ManifestError
 from batchgen.job import BatchId
 from batchgen.ledger.batches import BatchRow, find_batch
@@ -21,6 +20,7 @@ from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import DB_NAME
+from batchgen.system.shell_command import shell_command
 
 P = ParamSpec("P")
 T = TypeVar("T")

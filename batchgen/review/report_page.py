@@ -15,7 +15,6 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode
 from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget
@@ -37,6 +36,7 @@ from batchgen.report.run import (
 from batchgen.report.run_list import RUN_COLUMNS, run_cells
 from batchgen.report.status import held_text, minute, uncertain_money, waiting_lines
 from batchgen.review.image_files import ImageFiles, NoFileError
+from batchgen.system.shell_command import batch_command
 from batchgen.text import counted, duration
 from batchgen.version import __version__
 
@@ -106,8 +106,8 @@ def report_page(morning: Morning, sources: ReportSources) -> str:
         title=headline(found),
         batch=found.status.batch,
         run=found.run.id,
-        review_command=shell_command("review", found.status.batch, "--run", str(found.run.id)),
-        report_command=shell_command("report", found.status.batch, "--run", str(found.run.id)),
+        review_command=batch_command("review", found.status.batch, "--run", str(found.run.id)),
+        report_command=batch_command("report", found.status.batch, "--run", str(found.run.id)),
         when=when_text(found.run),
         tone=_tone(found),
         summary=_summary(found),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Final
 
 from batchgen.job import BatchId
 from batchgen.ledger.saved_places import done_places
+from batchgen.system.shell_command import batch_command
 
 _THREADS: Final = 8
 _AT_ONCE: Final = 2_000
@@ -37,7 +37,7 @@ class Missing:
         more = ", ..." if self.count > len(self.examples) else ""
         return (
             f"warning: {name}: {self.count:,} saved {images} missing: {', '.join(self.examples)}"
-            f"{more}; no run rebuys them unasked; `batchgen verify {shlex.quote(name)} --repair`"
+            f"{more}; no run rebuys them unasked; `{batch_command('verify', name, '--repair')}`"
             " downloads what the provider still has"
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from batchgen.errors import SettingsError
 from batchgen.providers.account import Account, ApiKey
 from batchgen.session.env_file import read_env_file
+from batchgen.system.shell_command import name_ledger
 from batchgen.urls import bucket_of_path, check_local_path, is_bucket, output_root
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Environment:
         """
         bucket = self.ledger_bucket(flag)
         path = self._ledger_name(None if bucket else flag, manifest_directory)
+        # Here, because every command about a batch passes here before its first message.
+        name_ledger(_option(path, bucket))
         if bucket is not None:
             # Imported here: few ledgers are in a bucket, and the import would delay all commands.
             from batchgen.ledger.bucket_marker import check_working_copy
@@ -189,6 +192,23 @@ class Environment:
         if not 0 <= seconds < float("inf"):
             raise SettingsError(f"{variable}: {written!r}; expected seconds, like 600")
         return seconds
+
+
+def _option(ledger: Path, bucket: str | None) -> str | Path | None:
+    """Return what --db must name in a command typed here; None if the ledger is found without."""
+    bare = Environment.load()  # without the .env file of a manifest
+    try:
+        ledger = ledger.resolve()
+        if bucket is None and ledger.with_name(f"{ledger.name}.bucket").exists():
+            from batchgen.ledger.bucket_marker import Marker  # few ledgers are in a bucket
+
+            marker = Marker.read(ledger)
+            bucket = None if marker is None else marker.url
+        if bucket is not None:
+            return None if bare.ledger_bucket(None) == bucket else bucket
+        return None if bare.working_copy(None) == ledger else ledger
+    except (OSError, RuntimeError, SettingsError):
+        return ledger.absolute()  # such as in a directory that was removed
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from batchgen.system.shell_command import batch_command
 
 SILENT_S: Final = 900
 """Seconds without a heartbeat after which a run on another host counts as dead. Three times the
@@ -135,14 +136,15 @@ class BatchOwner:
     def refusal(self, now: datetime) -> str:
         """Return the error for another command that wants the batch, with the way out."""
         verb = "in use" if self.heartbeat is None else "being run"
-        text, name = f"{self.batch} is {verb} by {self.text(now)}", shlex.quote(self.batch)
+        text = f"{self.batch} is {verb} by {self.text(now)}"
         if self.life is not Life.UNKNOWN or self.heartbeat is None:
-            return f"{text}; nothing was changed. Look: batchgen status {name}"
+            look = batch_command("status", self.batch)
+            return f"{text}; nothing was changed. Look: {look}"
         return (
             f"{text}, which cannot be seen from here; last heartbeat at"
             f" {_clock_time(self.heartbeat, now)}; nothing was changed. It counts as dead after"
             f" {self.owner.silent_s // 60} min without a heartbeat; if you know that it is dead:"
-            f" batchgen resume {name} --take-over"
+            f" {batch_command('resume', self.batch, '--take-over')}"
         )
 
 

@@ -11,6 +11,7 @@ from batchgen.ledger.batch_status import BatchStatus, ReasonCount
 from batchgen.ledger.uncertain import UncertainSums
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step
+from batchgen.system.shell_command import name_ledger
 
 HELD = UncertainSums(jobs=0, acknowledged=0, charged=ZERO, maybe=ZERO, again=ZERO)
 STATUS = BatchStatus(
@@ -65,16 +66,17 @@ def status(
     ],
 )
 def test_next_step_proposes_what_helps(found: BatchStatus, expected: str) -> None:
-    step = next_step(found, "", has_log=False)
+    step = next_step(found, has_log=False)
     assert step.partition("   #")[0] == expected
 
 
 def test_next_step_reads_the_billing_log_first() -> None:
     found = replace(status(uncertain=1), attempts=STATUS.attempts | {Billed.MAYBE: 1})
-    assert next_step(found, " --db x.db", has_log=True).startswith("batchgen reconcile b --db x.db")
-    assert next_step(found, "", has_log=False).startswith("batchgen retry b --uncertain")
+    name_ledger("x.db")
+    assert next_step(found, has_log=True).startswith("batchgen reconcile b --db x.db   #")
+    assert next_step(found, has_log=False).startswith("batchgen retry b --uncertain --db x.db")
 
 
 def test_next_step_quotes_the_name_for_a_shell() -> None:
     found = replace(status(pending=1), batch="my $(mugs)")
-    assert next_step(found, "", has_log=True) == "batchgen resume 'my $(mugs)'"
+    assert next_step(found, has_log=True) == "batchgen resume 'my $(mugs)'"

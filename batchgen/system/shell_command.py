@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
+
+_DB: Final[ContextVar[str | Path | None]] = ContextVar("db", default=None)
+"""What --db must name in commands about batches. Messages of all layers hold such commands, and
+most of these know a batch only by its name."""
+
+
+def name_ledger(db: str | Path | None) -> None:
+    """Set the ledger of `batch_command`; None for one that commands find without --db."""
+    _DB.set(db)
+
+
+def batch_command(*words: str | Path) -> str:
+    """Return a command about a batch of the ledger in use, with --db where it needs that."""
+    db = _DB.get()
+    return shell_command(*words, *(() if db is None else ("--db", db)))
 
 
 def shell_command(*words: str | Path) -> str:
