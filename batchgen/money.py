@@ -62,3 +62,9 @@ def rounded_dollars(amount: int) -> str:
         return dollars(amount)
     cents = (abs(amount) + 5_000) // 10_000
     return dollars(cents * 10_000 if amount > 0 else -cents * 10_000)
+
+
+def compared_dollars(*amounts: int) -> tuple[str, ...]:
+    """Amounts that a message compares: rounded, or whole where rounding would hide their order."""
+    rounded = tuple(map(rounded_dollars, amounts))
+    return rounded if len(set(rounded)) == len(set(amounts)) else tuple(map(dollars, amounts))

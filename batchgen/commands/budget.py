@@ -12,7 +12,7 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets, spent_in
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.money import Micros, decimal_string, dollars, parse_dollars
+from batchgen.money import Micros, decimal_string, dollars, parse_dollars, rounded_dollars
 from batchgen.report.plan_summary import budget_record
 from batchgen.session.settings import Environment
 
@@ -59,8 +59,6 @@ _NOW = {"day": "today (UTC)", "month": "this month (UTC)"}
 def _line(period: str, spent: Micros, budgets: list[Budget]) -> str:
     for one in budgets:
         if one.period == period:
-            return (
-                f"{_NOW[period]}: {dollars(spent)} of {dollars(one.max_cost)} used or reserved,"
-                f" {dollars(one.left)} left"
-            )
-    return f"{_NOW[period]}: {dollars(spent)} used or reserved, no limit"
+            used = f"{rounded_dollars(spent)} of {dollars(one.max_cost)} used or reserved"
+            return f"{_NOW[period]}: {used}, {rounded_dollars(one.left)} left"
+    return f"{_NOW[period]}: {rounded_dollars(spent)} used or reserved, no limit"

@@ -30,7 +30,7 @@ from batchgen.ledger.group_commit import LedgerWriteError
 from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
 from batchgen.ledger.reservations import Reservation, reserve_attempts
-from batchgen.money import PriceTerms, dollars
+from batchgen.money import PriceTerms, compared_dollars, dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach, Response
 from batchgen.output.obstacles import Obstacles, expected_paths
 from batchgen.planning.reference_check import changed_references
@@ -319,8 +319,10 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
             f"{budget} can't be checked: the price of {job.model} is unknown;"
             " set `provider: {price: ...}`, or remove the budget"
         )
+    # Without the rest of a cent, the sum of both could look like it fits.
+    used, _ = compared_dollars(reached.used, reached.max_cost - job.price)
     return (
-        f"{budget}: {dollars(reached.used)} are used or reserved, and the next image costs"
+        f"{budget}: {used} are used or reserved, and the next image costs"
         f" {dollars(job.price)}; {_RAISE[reached.period]}"
     )
 

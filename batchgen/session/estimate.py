@@ -13,7 +13,7 @@ from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.history import history
 from batchgen.ledger.newest_decisions import accepted_percent
-from batchgen.money import ZERO, Micros, dollars
+from batchgen.money import ZERO, Micros, compared_dollars
 from batchgen.planning.cost_estimate import (
     DEFAULT_ACCEPTED_PERCENT,
     DEFAULT_AGAIN_PERCENT,
@@ -78,9 +78,9 @@ def check_budgets(name: str, cost: Micros, budgets: list[Budget]) -> None:
     """Refuse a run that is not expected to fit. Raises StoppedError."""
     for budget in budgets:
         if cost > budget.left:
+            estimate, left = compared_dollars(cost, budget.left)
             raise StoppedError(
-                f"{name}: budget: the estimate of {dollars(cost)} is over the"
-                f" {dollars(budget.left)} that are left for {PERIOD_TEXT[budget.period]}; nothing"
-                " was sent. Raise it, request fewer images with --limit N, or pass --yes to run"
-                " until it is used up"
+                f"{name}: budget: the estimate of {estimate} is over the {left} that are left for"
+                f" {PERIOD_TEXT[budget.period]}; nothing was sent. Raise it, request fewer images"
+                " with --limit N, or pass --yes to run until it is used up"
             )

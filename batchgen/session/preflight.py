@@ -14,7 +14,7 @@ import anyio
 
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.ledger.path_owners import Claimed
-from batchgen.money import Micros, dollars
+from batchgen.money import Micros, compared_dollars
 from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
@@ -161,8 +161,9 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
         return None
     if balance >= estimate:
         return None
+    holds, needs = compared_dollars(balance, estimate)
     return (
-        f"the account holds {dollars(balance)}, and this run is estimated at {dollars(estimate)}:"
+        f"the account holds {holds}, and this run is estimated at {needs}:"
         " it stops when the balance is used up, and continues after a top-up"
     )
 

@@ -148,7 +148,7 @@ def test_the_ledgers_budgets_hold_across_batches(
     second = rig.manifest(tmp_path, served.base_url, [*"defg"], name="second")
     rig.batchgen("run", first, cwd=tmp_path)
     output = rig.batchgen("budget", f"--{period}", "0.20", cwd=tmp_path).stdout
-    assert "$0.1131 of $0.20 used or reserved, $0.0869 left" in output
+    assert "$0.11 of $0.20 used or reserved, $0.09 left" in output
     assert "budget: the estimate" in rig.batchgen("run", second, cwd=tmp_path, code=3).stderr
     stopped = rig.batchgen("run", second, "--yes", cwd=tmp_path, code=3)
     assert "raise it with `batchgen budget" in stopped.stdout

@@ -136,7 +136,7 @@ def test_try_spends_its_budget_once(served: rig.Endpoint, tmp_path: Path, is_fla
     command = ("try", manifest, "--sample", "2", *flag)
     code, shown = at_terminal(*command, cwd=tmp_path, replies={question: "y\n"})
     assert code == 3, shown
-    assert "the estimate of $0.0754 is over the $0.0046 that are left for this run" in shown
+    assert "the estimate of $0.08 is over the $0.0046 that are left for this run" in shown
     assert len(served.bill()) == before + 2
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.money import decimal_string, dollars, parse_dollars
+from batchgen.money import compared_dollars, decimal_string, dollars, parse_dollars
 from tests.support.source import modules
 
 LARGEST = 999_999_999_999_999
@@ -278,3 +278,18 @@ def test_no_float_comes_near_an_amount(module: str) -> None:
 )
 def test_float_is_distinguished_from_seconds_and_directories(code: str, lines: list[int]) -> None:
     assert floats(ast.parse(code)) == lines
+
+
+@pytest.mark.parametrize(
+    ("amounts", "texts"),
+    [
+        ((75_400, 4_600), ("$0.08", "$0.0046")),
+        ((12_508_000, 3_000_000), ("$12.51", "$3.00")),
+        ((1_508_000, 1_506_000), ("$1.508", "$1.506")),
+        ((1_000_000, 1_000_000), ("$1.00", "$1.00")),
+    ],
+)
+def test_compared_amounts_are_in_cents_that_differ(
+    amounts: tuple[int, int], texts: tuple[str, str]
+) -> None:
+    assert compared_dollars(*amounts) == texts
