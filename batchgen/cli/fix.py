@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from batchgen.cli.number_options import WholeNumber
 from batchgen.cli.options import (
     DAY,
     FILE,
@@ -110,7 +111,7 @@ def acknowledge(
 @only_option
 @option(
     "--run",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="ID",
     help="Restore only the images that this run replaced.",
 )
@@ -163,7 +164,7 @@ def verify(name: str, db: Path | None, as_json: bool, repair: bool, changed: boo
 @option(
     "--settle",
     "settle_minutes",
-    type=click.IntRange(0, 10_080),
+    type=WholeNumber(0, 10_080),
     default=60,
     metavar="MINUTES",
     help="Allow a charge to be logged this long after its request.",
@@ -250,7 +251,7 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 )
 @option(
     "--part-images",
-    type=click.IntRange(1, 1_000_000),
+    type=WholeNumber(1, 1_000_000),
     default=10_000,
     metavar="N",
     help="With --dataset: put N images into each part.",
@@ -262,7 +263,7 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 )
 @option(
     "--run",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="ID",
     help="Export only what this run requested or made; `report --list` shows the runs.",
 )

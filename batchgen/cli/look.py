@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.number_options import Number, WholeNumber
 from batchgen.cli.options import (
     DAY,
     FILE,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @option(
     "--watch",
     "watch_s",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",
@@ -70,7 +71,7 @@ def status(
 @db_option
 @option(
     "--run",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="ID",
     show_default="the newest run",
     help="Report this run.",

@@ -5,6 +5,8 @@ Commands import what they need when they are called, so that ``--help`` and ``st
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -124,6 +126,8 @@ def _run(arguments: list[str] | None) -> int:
         code = cli.main(args=arguments, prog_name="batchgen", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
+        if isinstance(exc, click.NoSuchOption):
+            _show_files(sys.argv[1:] if arguments is None else arguments)
         return ExitCode.USAGE
     except click.Abort:
         return ExitCode.INTERRUPTED
@@ -138,6 +142,13 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as exc:
         return _unexpected(exc)
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _show_files(arguments: list[str]) -> None:
+    """Say how to name files that were read as options."""
+    for argument in arguments:
+        if argument.startswith("-") and os.path.lexists(argument):
+            click.echo(f"{argument}: a file; expected {shlex.quote(f'./{argument}')}", err=True)
 
 
 def _unexpected(exc: Exception) -> ExitCode:

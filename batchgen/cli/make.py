@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from batchgen.cli.completion import complete_key
+from batchgen.cli.number_options import WholeNumber
 from batchgen.cli.options import (
     DEFAULT_MANIFEST,
     PATH,
@@ -145,7 +146,7 @@ def check(manifests: tuple[Path, ...], as_json: bool) -> ExitCode:
 )
 @option(
     "--sample",
-    type=click.IntRange(min=1, max=100),
+    type=WholeNumber(min=1, max=100),
     metavar="N",
     help="Print prompt, request body, output path and price of the N most different jobs.",
 )
@@ -239,7 +240,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
 @click.argument("manifest", metavar="[MANIFEST]", type=PATH, default=DEFAULT_MANIFEST)
 @option(
     "--sample",
-    type=click.IntRange(1, 100),
+    type=WholeNumber(1, 100),
     default=3,
     metavar="N",
     help="Make at most this many images, of the most different jobs.",

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from batchgen.cli.completion import complete_batch, complete_key
+from batchgen.cli.number_options import Number, WholeNumber
 
 if TYPE_CHECKING:
     from batchgen.ledger.key_patterns import Only
@@ -270,7 +271,7 @@ only_option = option(
 )
 concurrency_option = option(
     "--concurrency",
-    type=click.IntRange(1, 4096),
+    type=WholeNumber(1, 4096),
     metavar="N",
     show_default="limits.concurrency of the manifest, else 8",
     help="Send at most N requests at the same time.",
@@ -332,7 +333,7 @@ run_options = _combined(
     ),
     option(
         "--limit",
-        type=click.IntRange(min=1),
+        type=WholeNumber(min=1),
         metavar="N",
         help="Process at most N pending jobs.",
     ),
@@ -352,7 +353,7 @@ run_options = _combined(
     option(
         "--grace",
         "grace_s",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         metavar="SECONDS",
         show_default="limits.deadline of the manifest, else 300",
         help="Wait this long for requests in flight after a signal.",
@@ -371,7 +372,7 @@ run_options = _combined(
     ),
     option(
         "--actors",
-        type=click.IntRange(1, 1024),
+        type=WholeNumber(1, 1024),
         metavar="N",
         show_default="one for each node, at least 2",
         help="Start N actors on the cluster of --on.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.number_options import WholeNumber
 from batchgen.cli.options import (
     FILE,
     PATH,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def _run_option(default: str | None = None) -> Decorator:
     return option(
         "--run",
-        type=click.IntRange(min=1),
+        type=WholeNumber(min=1),
         metavar="ID",
         show_default=default or True,
         help="Show the images of this run.",
@@ -63,7 +64,7 @@ tag_option = option(
 @option("--by", metavar="NAME", show_default="your user name", help="Record decisions as NAME.")
 @option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     default=0,
     metavar="N",
     help="Listen on this port; 0 takes a free one.",

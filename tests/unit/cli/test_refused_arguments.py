@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from batchgen.cli.main import cli
+from batchgen.cli.main import cli, main
 from tests.support import rig
 
 
@@ -54,6 +54,34 @@ def test_url_in_place_of_a_path_is_refused(
     url = next(one for one in arguments if "://" in one)
     assert f"not a path: '{url}'; expected a path" in " ".join(refused(*arguments).split())
     assert [path.name for path in Path().iterdir()] == ["batch.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "--limit", "abc"), "abc; expected a whole number, 1 or more"),
+        (("run", "--limit", "0"), "0; expected a whole number, 1 or more"),
+        (("run", "--concurrency", "1.5"), "1.5; expected a whole number from 1 to 4096"),
+        (("status", "--watch", "0"), "0; expected a number, 0.1 or more"),
+        (("status", "--watch", "nan"), "nan; expected a number, 0.1 or more"),
+        (("run", "--grace", "inf"), "inf; expected a number, 0 or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_refused_number_says_what_is_expected(arguments: tuple[str, ...], expected: str) -> None:
+    assert refused(*arguments).endswith(f"{expected}\n")
+
+
+@pytest.mark.parametrize("name", ["-x.yaml", "-y.yaml", "--night.yaml"])
+def test_file_that_looks_like_an_option_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", name]) == 2
+    assert "a file" not in capsys.readouterr().err
+    (tmp_path / name).write_text("name: a\nprovider: local\njobs: [A mug]\n", encoding="utf-8")
+    assert main(["plan", name]) == 2
+    assert f"{name}: a file; expected ./{name}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["BATCHGEN_DB", "BATCHGEN_LOG"])
