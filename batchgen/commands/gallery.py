@@ -72,7 +72,6 @@ def gallery(
     links = None
     if options.presigned is not None:
         links = Links.lasting(stores_of_batch(ledger, batch), options.presigned)
-        write_line(sys.stderr, f"{name}: a link to a full image {links.notice}")
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
@@ -80,6 +79,8 @@ def gallery(
         written = writer.write(images, values, grid)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    if links is not None:
+        write_line(sys.stderr, f"{name}: {links.notice('a link to a full image')}")
     page = target if options.single else target / "index.html"
     if as_json:
         record = {"batch": name, "page": str(page), "images": written.images}

@@ -32,25 +32,27 @@ def parse_lifetime(text: str) -> timedelta:
     return lifetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Links:
     """The links of one command, which all end at the same time."""
 
     stores: Stores
     lifetime: timedelta
     until: datetime
+    made: int = 0
 
     @classmethod
     def lasting(cls, stores: Stores, lifetime: timedelta) -> Links:
         """Return links that begin to count now."""
         return cls(stores, lifetime, utc_now() + lifetime)
 
-    @property
-    def notice(self) -> str:
-        """What a person must know who passes them on."""
+    def notice(self, what: str) -> str:
+        """Return what a person must know who passes on the links made so far."""
+        if not self.made:
+            return "no image is in a bucket, so no link was made"
         return (
-            f"works until {self.end}, for anyone who has it; shorter if the credentials that signed"
-            " it end before"
+            f"{what} works until {self.end}, for anyone who has it; shorter if the credentials that"
+            " signed it end before"
         )
 
     @property
@@ -78,6 +80,8 @@ class Links:
         store = self.stores.of(root)
         assert isinstance(store, ObjectStore)
         try:
-            return store.presigned(path, self.lifetime)
+            url = store.presigned(path, self.lifetime)
         except OSError as exc:
             raise SettingsError(f"{root}: --presigned: {exc.strerror or exc}") from exc
+        self.made += 1
+        return url

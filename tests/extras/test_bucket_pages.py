@@ -245,6 +245,10 @@ def test_presigned_links_are_for_images_in_buckets(shop: Shop) -> None:
     row = json.loads(
         shop.batchgen("export", "batch", "--what", "images", "--presigned", "7d").splitlines()[0]
     )
+    for command in (("export", "batch", "--what", "images"), ("gallery", "batch")):
+        shown = shop.batchgen(*command, "--presigned", "7d")
+        assert "works until" not in shown
+        assert "no image is in a bucket, so no link was made" in shown
     assert row["url"] is row["presigned_url"] is row["presigned_until"] is None
     for flags, complaint in (
         (["--presigned", "8d", "--what", "images"], "at most 7d"),
