@@ -27,8 +27,9 @@ from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Manifest
 from batchgen.output.presigned_links import Links
-from batchgen.session.settings import Environment
+from batchgen.session.settings import DB_NAME, Environment
 from batchgen.session.storage import stores_of_batch
+from batchgen.system.shell_command import shell_command
 from batchgen.text import cause_of
 
 
@@ -66,7 +67,7 @@ def export(
         with opened_output(output) as stream:
             _write(rows, columns, file_format, stream)
     if links is not None:
-        write_line(sys.stderr, f"presigned_url {links.notice}")
+        write_line(sys.stderr, links.notice("presigned_url"))
     return ExitCode.DONE
 
 
@@ -100,17 +101,29 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
             return ExitCode.DONE
         pieces = partial_manifest(
             name,
-            _settings(manifest),
+            _settings(manifest, path.parent),
             map(_written, chain([first], jobs)),
         )
         with opened_output(output) as stream:
             stream.writelines(pieces)
+    if output is not None:
+        is_found = (output.absolute().parent / DB_NAME).resolve() == ledger
+        named: tuple[str | Path, ...] = () if is_found else ("--db", ledger)
+        next_step = shell_command("run", output, *named)
+        write_line(sys.stderr, f"next: {next_step}   # after you fixed the jobs in it")
     return ExitCode.DONE
 
 
-def _settings(manifest: Manifest) -> dict[str, object]:
-    """Return the settings of a manifest under which its failed jobs are sent again."""
+def _settings(manifest: Manifest, base: Path) -> dict[str, object]:
+    """Return the settings of a manifest under which its failed jobs are sent again.
+
+    Paths relative to its directory ``base`` are made absolute: the file may be put elsewhere.
+    """
     provider, storage = manifest.provider, manifest.storage
+    if not isinstance(provider, str) and provider.ca_file is not None:
+        is_relative = not provider.ca_file.startswith(("~", "${"))
+        ca_file = str(base / provider.ca_file) if is_relative else provider.ca_file
+        provider = provider.model_copy(update={"ca_file": ca_file})
     return {
         "provider": (
             provider if isinstance(provider, str) else provider.model_dump(exclude_none=True)

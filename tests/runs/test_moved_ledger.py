@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import certifi
 import pytest
 from PIL import Image
 from sqlite_utils import Database
@@ -218,11 +219,32 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
     db = path.parent / "batchgen.db"
     rig.batchgen("run", path, cwd=tmp_path, code=1)
     fixed = tmp_path / "fixed.yaml"
-    rig.batchgen("export", "batch", "--failed", "--output", fixed, "--db", db, cwd=tmp_path)
+    done = rig.batchgen("export", "batch", "--failed", "-o", fixed, "--db", db, cwd=tmp_path)
+    assert "next: batchgen run fixed.yaml --db shop/batchgen.db   #" in done.stderr
     fixed.write_text(fixed.read_text().replace("forbidden-word", "allowed"))
-    rig.batchgen("run", fixed, "--db", db, cwd=tmp_path)
+    rig.batchgen("run", "fixed.yaml", "--db", "shop/batchgen.db", cwd=tmp_path)
     assert stored(db) == "batch.yaml"
     assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("place", ["certs/ca.pem", "../ca.pem"])
+def test_fixed_jobs_elsewhere_find_the_certificates(
+    place: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path / "shop", served.base_url, ["one", "forbidden-word"])
+    file = path.parent / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(Path(certifi.where()).read_bytes())
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("provider: {", f"provider: {{ca_file: {place}, "), "utf-8")
+    db = path.parent / "batchgen.db"
+    rig.batchgen("run", path, cwd=tmp_path, code=1)
+    fixed = tmp_path / "elsewhere" / "fixed.yaml"
+    fixed.parent.mkdir()
+    rig.batchgen("export", "batch", "--failed", "-o", fixed, "--db", db, cwd=tmp_path)
+    fixed.write_text(fixed.read_text().replace("forbidden-word", "allowed"))
+    rig.batchgen("run", fixed, "--db", db, cwd=tmp_path)
+    assert rig.status(path.parent)["jobs"]["done"] == 2
 
 
 def test_fixed_jobs_keep_the_settings_of_their_batch(tmp_path: Path) -> None:
