@@ -206,7 +206,11 @@ def _option(ledger: Path, bucket: str | None) -> str | Path | None:
             bucket = None if marker is None else marker.url
         if bucket is not None:
             return None if bare.ledger_bucket(None) == bucket else bucket
-        return None if bare.working_copy(None) == ledger else ledger
+        found = bare.working_copy(None)
+        if bare.get("BATCHGEN_DB") is None and not found.exists():
+            # This command may create the ledger: later ones look there, too.
+            found = found.parent / "jobs" / DB_NAME if ledger.parent.name == "jobs" else found
+        return None if found == ledger else ledger
     except (OSError, RuntimeError, SettingsError):
         return ledger.absolute()  # such as in a directory that was removed
 
