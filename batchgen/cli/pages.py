@@ -214,10 +214,7 @@ def gallery(
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    if size == "full":
-        refuse_given("presigned", why="cannot be combined with --size full")
-    else:
-        refuse_given("keep_metadata", why="needs --size full")
+    _check_size(size)
     images = ShownImages(
         run=run,
         since=since,
@@ -239,6 +236,13 @@ def gallery(
         keep_metadata=keep_metadata,
     )
     return command(name, db, images, output, options, as_json=as_json)
+
+
+def _check_size(size: str) -> None:
+    if size == "full":
+        refuse_given("presigned", why="cannot be combined with --size full")
+    else:
+        refuse_given("keep_metadata", why="needs --size full")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -207,10 +207,10 @@ def _option(ledger: Path, bucket: str | None) -> str | Path | None:
         if bucket is not None:
             return None if bare.ledger_bucket(None) == bucket else bucket
         found = bare.working_copy(None)
-        if bare.get("BATCHGEN_DB") is None and not found.exists():
-            # This command may create the ledger: later ones look there, too.
-            found = found.parent / "jobs" / DB_NAME if ledger.parent.name == "jobs" else found
-        return None if found == ledger else ledger
+        # This command may create the ledger, so that later ones find it.
+        is_new = bare.get("BATCHGEN_DB") is None and not found.exists()
+        is_found = ledger == found or (is_new and ledger == found.parent / "jobs" / DB_NAME)
+        return None if is_found else ledger
     except (OSError, RuntimeError, SettingsError):
         return ledger.absolute()  # such as in a directory that was removed
 
