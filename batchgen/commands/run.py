@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -67,8 +67,9 @@ if TYPE_CHECKING:
     from batchgen.session.channels import FinishedReport
 
 
-GOOD_SAMPLE: Final = (ExitCode.DONE, ExitCode.UNFINISHED)
-"""Exit codes of a sample after which `try` proposes the other jobs of a sound batch."""
+def is_good_sample(code: ExitCode, found: BatchStatus) -> bool:
+    """Return whether `try` proposes the other jobs after a sample that ended like this."""
+    return code in (ExitCode.DONE, ExitCode.UNFINISHED) and found.is_sound
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -282,8 +283,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
         if last and replaced:
             write_line(sys.stdout, replaced_text(enrolled.name, replaced, last.id))
         # The end of a good sample is followed by a proposal of `try`.
-        is_good = code in GOOD_SAMPLE and found.is_sound and found.unfinished
-        if not (enrolled.spec.overrides.is_sample and is_good):
+        is_good = enrolled.spec.overrides.is_sample and is_good_sample(code, found)
+        if not (is_good and found.unfinished):
             write_text(sys.stdout, f"next: {next_step(found, has_log=prepared.profile.has_log)}")
     return _End(
         code=code,

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen.commands.plan import ledger_of, staged
-from batchgen.commands.run import GOOD_SAMPLE, run, run_all
+from batchgen.commands.run import is_good_sample, run, run_all
 from batchgen.console.ask import ask, can_ask, has_browser
 from batchgen.console.progress import write_line
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
-from batchgen.ledger.batch_status import status
+from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only
@@ -54,8 +54,7 @@ def try_sample(
     code = first.code
     if not first.ran:
         return code
-    is_good = code in GOOD_SAMPLE and _is_sound(prepared)
-    is_over = not is_good or len(keys) == total or presenter.as_json
+    is_over = not is_good_sample(code, _status(prepared)) or len(keys) == total or presenter.as_json
     name, others = prepared.identity.name, counted(total - len(keys), "image")
     with _shown(prepared, keys, presenter, offers_page=not is_over):
         if is_over:
@@ -126,9 +125,9 @@ def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:
     return keys, total
 
 
-def _is_sound(prepared: Prepared) -> bool:
+def _status(prepared: Prepared) -> BatchStatus:
     with closing(open_for_reading(prepared.ledger)) as conn:
-        return status(conn, prepared.identity.name).is_sound
+        return status(conn, prepared.identity.name)
 
 
 def _images(prepared: Prepared, keys: Collection[str]) -> list[str]:
