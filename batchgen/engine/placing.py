@@ -64,6 +64,7 @@ from batchgen.system.claiming import claim, is_one_name, link
 from batchgen.system.directory_sync import sync_directory_together
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.text import counted
 from batchgen.urls import is_bucket, path_below
 
 T = TypeVar("T")
@@ -161,8 +162,13 @@ class Placer:
             self._removed.extend(part.parent for part in parts)
 
     async def close(self) -> None:
-        """Remove the temporary names of recorded images, durably."""
+        """Remove the temporary names of recorded images, durably; show which one remains."""
         await self.remove_linked()
+        await self.remove_linked()  # what failed for a moment; no later run looks for it
+        if self._linked:
+            left = counted(len(self._linked), "temporary file")
+            text = f"cannot remove {left} of saved images, such as {self._linked[0]}"
+            self._context.notice("temporary files", text)
         if self._removed:
             await in_disk_thread(sync_directories, set(self._removed))
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from batchgen.engine.linked_parts import remove_parts
+from batchgen.errors import ExitCode
 from batchgen.system.failpoints import Point
 from tests.faults.station import Station, station
+from tests.faults.tracer import Call, Plan
 from tests.support import rig
 
 _STATION: list[Station] = []
@@ -146,3 +148,31 @@ def test_name_that_was_not_removed_is_tried_again(
         assert remove_parts([one, two]) == [one, two]
     assert remove_parts([one, two]) == []
     assert not one.exists()
+
+
+class RefusedRemovals(Plan):
+    """The first removals of temporary names of images fail."""
+
+    def __init__(self, left_over: int) -> None:
+        self.left_over = left_over
+
+    def entering(self, call: Call) -> int | None:
+        path = call.paths[0] if call.paths else ""
+        if not call.name.startswith("unlink") or not path.endswith(".part") or "/out/" not in path:
+            return None
+        self.left_over -= 1
+        return errno.EIO if self.left_over >= 0 else None
+
+
+@pytest.mark.fault("D06", "D17")
+@pytest.mark.parametrize(("refused", "left"), [(2, 0), (100, 2)])
+def test_names_not_removed_at_the_end_are_tried_again_and_shown(
+    refused: int, left: int, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    """No later run looks for them: only a run that was killed leaves names to look for."""
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two"])
+    ended = _STATION[0].run("run", path, cwd=tmp_path, plan=RefusedRemovals(refused))
+    assert ended.end.code == ExitCode.DONE, ended.output
+    assert len(parts(tmp_path)) == left
+    shown = f"cannot remove {left} temporary files of saved images, such as " in ended.output
+    assert shown == bool(left), ended.output
