@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Set
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,18 +17,18 @@ from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.manifest_paths import base_of
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.paid_images import LostImage, lost_images
-from batchgen.ledger.saved_images import Saved, fetch_again, saved_images
-from batchgen.output.bucket_check import differing_objects, foreign_objects
+from batchgen.ledger.saved_images import Saved, fetch_again, images_of_all_batches, saved_images
+from batchgen.output.bucket_check import differing_objects
+from batchgen.output.foreign_files import ForeignFiles
 from batchgen.output.previous_versions import PREVIOUS_DIRECTORY
 from batchgen.output.relocate import MOVING_DIRECTORY
-from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
+from batchgen.system.atomic_files import sha256_of
 from batchgen.system.shell_command import batch_command
 from batchgen.text import counted
 from batchgen.urls import is_bucket, path_below
@@ -45,7 +44,21 @@ class Finding(StrEnum):
     LOST = "lost"
     """Paid for, never downloaded, and given up; its URL is known."""
     FOREIGN = "foreign"
-    """In an output directory, but not an image of the ledger."""
+    """In an output directory, but not an image of any batch of the ledger."""
+
+
+@dataclass(slots=True)
+class _Checked:
+    """What was looked at, for the summary."""
+
+    manifest: Path
+    repair: Set[Finding]
+    roots: set[str] = field(default_factory=set)
+    """Output directories."""
+    images: int = 0
+    unpublished: int = 0
+    fetched: int = 0
+    """Images that the next run downloads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,51 +92,65 @@ def verify(
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = base_of(ledger, batch)
-        found, known, roots = [], set[Path](), set[Path]()
-        in_buckets = list[Saved]()
-        checked = unpublished = 0
+        done = _Checked(manifest_of(ledger, batch), repair)
+        base = done.manifest.parent
+        found, in_buckets = list[Found](), list[Saved]()
         for saved in saved_images(conn, batch.id):
-            checked += 1
-            unpublished += saved.unpublished
+            done.images += 1
+            done.unpublished += saved.unpublished
+            done.roots.add(saved.root)
             if is_bucket(saved.root):
                 in_buckets.append(saved)
                 continue
             path = base / saved.root / saved.path
-            known.add(path)
-            if is_sidecar(sidecar_of(path), name, saved.key):
-                known.add(sidecar_of(path))
-            roots.add(base / saved.root)
             finding = _look(path, saved)
             if finding is not None:
                 found.append(Found(finding=finding, path=path, saved=saved))
-        if in_buckets:
-            found += _in_buckets(stores_of_batch(ledger, batch), name, in_buckets)
+        stores = stores_of_batch(ledger, batch)
+        with _refusal_of_buckets(name):
+            found += _in_buckets(stores, in_buckets)
         found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
-    found += [Found(finding=Finding.FOREIGN, path=path) for path in _foreign(roots, known)]
+        with _refusal_of_buckets(name):
+            files = _files_below(base, done.roots, stores)
+            foreign = files.without(images_of_all_batches(conn, ledger, name))
+        found += [Found(finding=Finding.FOREIGN, path=path) for path in foreign]
     wrong = [one for one in found if one.saved is not None]
-    fetched = 0
     if repair and wrong:
         images = [one.saved.image for one in wrong if one.saved and _can_repair(one, repair)]
         with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-            fetched = fetch_again(conn, images)
+            done.fetched = fetch_again(conn, images)
     for one in found:
         write_line(sys.stdout, json.dumps(one.as_json()) if as_json else _text(one, base))
     if not as_json:
-        write_line(sys.stdout, _summary(name, checked, unpublished, found, fetched, repair=repair))
+        write_line(sys.stdout, _summary(name, done, found))
     return ExitCode.UNFINISHED if wrong else ExitCode.DONE
 
 
-def _in_buckets(stores: Stores, name: str, images: list[Saved]) -> Iterator[Found]:
-    """Compare objects. Raises SettingsError if a bucket cannot be read."""
+@contextmanager
+def _refusal_of_buckets(name: str) -> Iterator[None]:
+    """Turn an error of a bucket into a SettingsError."""
     try:
-        for saved, is_there in differing_objects(stores, images):
-            finding = Finding.CHANGED if is_there else Finding.MISSING
-            yield Found(finding=finding, path=path_below(saved.root, saved.path), saved=saved)
-        for root, path in foreign_objects(stores, name, images, _OURS):
-            yield Found(finding=Finding.FOREIGN, path=path_below(root, path))
+        yield
     except OSError as exc:
         raise SettingsError(f"{name}: not verified: {exc}") from exc
+
+
+def _in_buckets(stores: Stores, images: list[Saved]) -> Iterator[Found]:
+    """Compare objects. Raises OSError if a bucket cannot be read."""
+    for saved, is_there in differing_objects(stores, images):
+        finding = Finding.CHANGED if is_there else Finding.MISSING
+        yield Found(finding=finding, path=path_below(saved.root, saved.path), saved=saved)
+
+
+def _files_below(base: Path, roots: Set[str], stores: Stores) -> ForeignFiles:
+    """Return the files in output directories. Raises OSError if a bucket cannot be read."""
+    files = ForeignFiles(_OURS)
+    for root in sorted(roots):
+        if is_bucket(root):
+            files.add_prefix(root, stores.of(root))
+        else:
+            files.add_directory(base / root)
+    return files
 
 
 def _lost(base: Path, lost: LostImage) -> Found:
@@ -155,16 +182,6 @@ def _look(path: Path, saved: Saved) -> Finding | None:
     return None
 
 
-def _foreign(roots: set[Path], known: set[Path]) -> Iterator[Path]:
-    for root in sorted(roots):
-        for directory, directories, names in os.walk(root):
-            directories[:] = sorted(name for name in directories if name not in _OURS)
-            for name in sorted(names):
-                path = Path(directory, name)
-                if path not in known and not name.endswith(PART_SUFFIX):
-                    yield path
-
-
 def _text(one: Found, base: Path) -> str:
     path = one.path
     if isinstance(path, Path) and path.is_relative_to(base):
@@ -173,34 +190,28 @@ def _text(one: Found, base: Path) -> str:
     return f"{one.finding.value}: {path}{key}"
 
 
-def _summary(
-    name: str,
-    images: int,
-    unpublished: int,
-    found: list[Found],
-    fetched: int,
-    *,
-    repair: Set[Finding],
-) -> str:
+def _summary(name: str, done: _Checked, found: list[Found]) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
     states = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
-    what = counted(images, "image")
-    if unpublished:
-        what += f" ({unpublished:,} not published)"
+    what = counted(done.images, "image")
+    if done.unpublished:
+        what += f" ({done.unpublished:,} not published)"
     line = f"{name}: {what}, {states or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
-    if fetched:
+    if done.fetched:
         resume = batch_command("resume", name)
-        line += f"\n  {fetched:,} are due again; `{resume}` downloads them at no charge"
+        line += f"\n  {done.fetched:,} are due again; `{resume}` downloads them at no charge"
     for finding, how in _HOW.items():
         count = sum(_can_repair(one, {finding}) for one in wrong)
-        if count and finding not in repair:
+        if count and finding not in done.repair:
             line += f"\n  {count:,} {finding.value} can be downloaded again at no charge: {how}"
     if len(wrong) > had:
+        key = wrong[0].saved.key if len(wrong) == 1 and wrong[0].saved else "KEY"
+        again = batch_command("run", done.manifest, "--refresh", "always", "--only", key)
         line += (
             f"\n  {len(wrong) - had:,} are gone for good: the provider gave no lasting URL;"
-            " `batchgen run --refresh always --only KEY` buys one again"
+            f" `{again}` buys one again"
         )
     return line
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from batchgen.job import BatchId, JobId, canonical_json
+from batchgen.ledger.batches import batch_names, find_batch
 from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
+from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
 
@@ -52,6 +55,25 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
         values["has_url"] = bool(values["has_url"])
         values["unpublished"] = bool(values["unpublished"])
         yield Saved(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An image that a batch has saved."""
+
+    batch: str
+    base: Path
+    """The directory that its output directory is relative to; it may not exist any more."""
+    saved: Saved
+
+
+def images_of_all_batches(conn: sqlite3.Connection, ledger: Path, first: str) -> Iterator[Owned]:
+    """Yield the saved images of all batches of a ledger, of the batch ``first`` before others."""
+    for name in sorted(batch_names(conn), key=lambda name: name != first):
+        batch = find_batch(conn, name)
+        base = manifest_path(ledger, batch.manifest_path).parent
+        for saved in saved_images(conn, batch.id):
+            yield Owned(name, base, saved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

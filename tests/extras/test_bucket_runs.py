@@ -199,6 +199,17 @@ def test_verify_finds_what_differs(shop: Shop) -> None:
     assert shop.objects()[".previous/job-001.png~edited1"] == b"edited"
 
 
+def test_objects_of_another_batch_below_a_prefix_are_not_foreign(shop: Shop) -> None:
+    shop.write("one", output=", sidecar: true")
+    shop.run()
+    inner = shop.write("two", root=f"{shop.root}/inner", output=", sidecar: true")
+    inner.write_text(inner.read_text().replace("name: batch", "name: other"))
+    shop.run()
+    shop.store.put("inner/job-001.json", b"{}")
+    (line,) = shop.batchgen("verify", "batch", "--json").splitlines()
+    assert json.loads(line)["path"] == f"{shop.root}/inner/job-001.json"
+
+
 def test_rollback_puts_the_earlier_object_back(shop: Shop) -> None:
     shop.write("one", output=", sidecar: true")
     shop.run()

@@ -66,7 +66,31 @@ def test_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> 
         (tmp_path / "out" / "batch" / "job-000.png").unlink()
         text = rig.batchgen("verify", "batch", "--repair", cwd=tmp_path, code=1).stdout
         assert "1 are gone for good" in text
+        again = "`batchgen run batch.yaml --refresh always --only job-000` buys one again"
+        assert again in text
         assert rig.status(tmp_path)["jobs"]["done"] == 1
         rig.batchgen("run", path, "--refresh", "always", "--only", "job-000", cwd=tmp_path)
         assert verify(tmp_path, code=0) == []
         assert len(inline.bill()) == 2
+
+
+@pytest.mark.fault("D16")
+def test_images_of_other_batches_in_a_directory_are_not_foreign(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    """A person may remove what is foreign, so a paid image of this ledger never is."""
+    lists = ("--db", tmp_path / "batchgen.db")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for name, directory, out in (("mugs", "", "out"), ("cups", "sub", "../link/cups")):
+        place = tmp_path / directory
+        extra = f"output: {{dir: {out}, sidecar: true}}\n"
+        manifest = rig.manifest(place, served.base_url, [name], name=name, extra=extra)
+        manifest.write_text(manifest.read_text().replace("job-000", f"{name}-1"))
+        rig.batchgen("run", manifest, *lists, cwd=tmp_path)
+    (tmp_path / "out" / "cups" / "notes.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "out" / "cups" / "mugs-1.json").write_text("{}", encoding="utf-8")
+    for name in ("mugs", "cups"):
+        shown = rig.batchgen("verify", name, "--json", *lists, cwd=tmp_path, code=0).stdout
+        found = [json.loads(line) for line in shown.splitlines()]
+        assert {one["finding"] for one in found} == {"foreign"}
+        assert {Path(one["path"]).name for one in found} == {"notes.json", "mugs-1.json"}
