@@ -73,7 +73,10 @@ class Driver:
 
     here: Here = field(default_factory=this_process)
     take_over: bool = False
-    """Whether a person says that a holder that cannot be seen from here is dead."""
+    """Whether to take the lease of a holder that cannot be seen from here, even if it renews it.
+
+    The first order waits until that holder, if it lives, counts the lease as lost.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +145,8 @@ def acquire(
     """Acquire the lease of a batch; it is renewed from now on.
 
     A lease that was released, and that of a dead process of this machine, is taken at once. Any
-    other one is watched for 40 seconds: ``notice`` receives one sentence about that. Raises
+    other one is watched for 40 seconds, or taken over and waited for 30: ``notice`` receives one
+    sentence about that. Raises
     BatchLockedError if its holder renews it or is seen alive, and SettingsError if the bucket
     fails.
     """
@@ -170,10 +174,13 @@ class _Acquisition:
     def acquire(self, notice: Callable[[str], None]) -> Lease:
         for _ in range(_MAX_TRIES):
             found = _read(self._store, self._name)
+            is_free = True
             if found is not None and found.record.is_held:
-                self._wait_until_free(found, notice)
+                is_free = self._wait_until_free(found, notice)
             lease = self._put_after(found)
             if lease is not None:
+                if found is not None and not is_free:
+                    self._outlast(found.record.owner, notice)
                 return lease
         raise BatchLockedError(
             f"{self._place}: other runs are acquiring {_title(self._batch)} too;"
@@ -184,14 +191,17 @@ class _Acquisition:
     def _place(self) -> str:
         return f"{self._store.url}/{self._name}"
 
-    def _wait_until_free(self, found: _Found, notice: Callable[[str], None]) -> None:
-        """Return when the lease may be taken. Raises BatchLockedError if its holder lives."""
+    def _wait_until_free(self, found: _Found, notice: Callable[[str], None]) -> bool:
+        """Return when the lease may be taken, and whether its holder gives no orders any more.
+
+        Raises BatchLockedError if its holder lives.
+        """
         holder = found.record.owner
         life = _life_seen_here(holder, self._driver.here)
         if life is Life.ALIVE:
             raise BatchLockedError(self._refusal(found, "which is alive"))
         if life is Life.DEAD or self._driver.take_over:
-            return
+            return life is Life.DEAD
         lapse_s = self._times.lapse_s
         notice(
             f"{_title(self._batch)} was last run by {holder}, and that run has not ended;"
@@ -204,8 +214,18 @@ class _Acquisition:
             if seen is None or seen.e_tag != found.tag:
                 after = _read(self._store, self._name)
                 if after is None or not after.record.is_held:
-                    return
+                    return True
                 raise BatchLockedError(self._refusal(after, "which renewed its lease just now"))
+        return True
+
+    def _outlast(self, holder: Owner, notice: Callable[[str], None]) -> None:
+        """Wait until a holder whose lease was taken counts it as lost, if it is only paused."""
+        hold_s = self._times.hold_s
+        notice(
+            f"{_title(self._batch)} is taken over from {holder}; waiting {hold_s:.0f} s, after"
+            " which that run sends nothing more, even if it is alive"
+        )
+        time.sleep(hold_s)
 
     def _refusal(self, found: _Found, how: str) -> str:
         owner = found.record.owner

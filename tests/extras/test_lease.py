@@ -117,11 +117,25 @@ def test_silent_lease_is_taken_and_its_holder_learns_it(
     second.release()
 
 
-def test_take_over_does_not_wait(store: ObjectStore) -> None:
+def test_take_over_does_not_wait_for_a_lapse(store: ObjectStore) -> None:
     first = acquire(store, "shop", machine("a"), times=PATIENT)
-    with acquire(store, "shop", machine("b", take_over=True), times=PATIENT) as second:
+    takes = replace(PATIENT, hold_s=0)
+    with acquire(store, "shop", machine("b", take_over=True), times=takes) as second:
         assert second.epoch == 2
         assert "was taken by" in lost(first)
+
+
+def test_take_over_of_a_paused_run_waits_until_it_stops(store: ObjectStore) -> None:
+    """It has no chance to see that its lease is taken, and would send its next order."""
+    paused = LeaseTimes(renew_s=3600, hold_s=2, lapse_s=4)
+    notices: list[str] = []
+    first = acquire(store, "shop", machine("a"), times=paused)
+    taker = machine("b", take_over=True)
+    with acquire(store, "shop", taker, times=paused, notice=notices.append) as second:
+        assert second.epoch == 2
+        assert not first.is_held
+    (notice,) = notices
+    assert "after which that run sends nothing more" in notice
 
 
 def test_lease_of_a_killed_process_here_is_taken_at_once(s3: S3Server, store: ObjectStore) -> None:

@@ -238,7 +238,8 @@ def test_driver_that_loses_its_lease_sends_no_more(shop: Shop, tmp_path: Path) -
         with rig.start("run", "batch.yaml", "--db", one.url, cwd=one.directory, env=one.env) as run:
             while not slow.bill():
                 assert run.poll() is None
-            with acquire(shop.state, WHOLE_LEDGER, other_machine(take_over=True)):
+            times = LeaseTimes(hold_s=0)  # the run has the time to see it
+            with acquire(shop.state, WHOLE_LEDGER, other_machine(take_over=True), times=times):
                 out, err = run.communicate(timeout=rig.TIMEOUT_S)
             assert run.returncode == 3, out + err
         assert "the lease of the ledger was taken by" in out + err
