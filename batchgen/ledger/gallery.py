@@ -9,6 +9,7 @@ from typing import Final
 
 from batchgen.job import BatchId, JobState, canonical_json
 from batchgen.ledger.review import MOST_IMAGES, ImageFile, ImageFilter, image_index
+from batchgen.ledger.saved_images import LAST_REPLACED
 
 _PAGE: Final = 500
 _ROWS: Final = """
@@ -21,11 +22,11 @@ FROM images CROSS JOIN jobs ON jobs.id = images.job_id
 CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.id IN (SELECT value FROM json_each(?))
 """
-_BEFORE: Final = """
+_BEFORE: Final = f"""
 SELECT id, root, path, sha256, format, state FROM images
 WHERE job_id = ? AND position = ? AND id <> ? AND unpublished = 0 AND sha256 IS NOT NULL
     AND state IN ('replaced', 'saved') AND path IS NOT NULL
-    ORDER BY state = 'replaced', id DESC LIMIT 1
+    ORDER BY state = 'replaced', {LAST_REPLACED} LIMIT 1
 """
 
 

@@ -281,10 +281,12 @@ def _replace_images(
     """
     clause, values = with_rows(("job", "attempt"), list(attempts.items()))
     rows = ledger.conn.execute(f"{clause} {_REPLACED}", values).fetchall()
+    now = ledger.timestamp()
     for clause, values in with_parts_of_rows(("image",), [(row["id"],) for row in rows]):
         ledger.conn.execute(
-            f"{clause} UPDATE images SET state = 'replaced' WHERE id IN (SELECT image FROM one)",
-            values,
+            f"{clause} UPDATE images SET state = 'replaced', replaced_at = ?"
+            " WHERE id IN (SELECT image FROM one)",
+            [*values, now],
         )
     left: dict[JobId, list[OldImage]] = {}
     for row in rows:

@@ -9,6 +9,7 @@ from typing import Final
 
 from batchgen.ledger.review import ImageFile
 from batchgen.ledger.run_report import MADE_BY_JOB
+from batchgen.ledger.saved_images import LAST_REPLACED
 
 _COLUMNS: Final = (
     "images.id AS id, images.root AS root, images.path AS path, sha256, format,"
@@ -28,7 +29,8 @@ ORDER BY position LIMIT 1
 _BEFORE: Final = f"""
 SELECT {_COLUMNS} FROM images CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.job_id = :job AND attempts.rowid < :newest AND position = :position AND {_IS_FILE}
-    AND images.path IS NOT NULL ORDER BY images.unpublished, attempts.rowid DESC LIMIT 1
+    AND images.path IS NOT NULL
+ORDER BY images.unpublished, images.state = 'replaced', {LAST_REPLACED} LIMIT 1
 """
 
 

@@ -249,7 +249,7 @@ def image_detail(conn: sqlite3.Connection, batch: BatchId, image: int) -> dict[s
 
 _HISTORY: Final = """
 SELECT images.id AS id, images.state AS state, unpublished, sha256, saved_at, width, height,
-       format, run_id AS run, cost, position
+       format, run_id AS run, cost, position, coalesce(replaced_at, saved_at) AS replaced_at
 FROM images CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.job_id = :job AND images.state IN ('saved', 'replaced') AND sha256 IS NOT NULL
 ORDER BY images.id DESC LIMIT 50

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.batches import batch_names, find_batch
@@ -14,6 +15,12 @@ from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
+
+LAST_REPLACED: Final = "coalesce(images.replaced_at, images.saved_at) DESC, images.id DESC"
+"""Order of replaced images: first the one that was current before the present one.
+
+After a rollback, that is not the image that was made last. Rows of older ledgers have no
+``replaced_at``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +116,7 @@ def find_rollbacks(
         " AND unpublished = 0 LIMIT 1) AS now,"
         " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'replaced'"
         " AND unpublished = 0"
-        " ORDER BY saved_at DESC, id DESC LIMIT 1) AS before FROM jobs"
+        f" ORDER BY {LAST_REPLACED} LIMIT 1) AS before FROM jobs"
         f" WHERE batch_id = :batch AND retired = 0 AND state = 'done' AND {IS_MEANT}"
         " AND (:run IS NULL OR EXISTS (SELECT 1 FROM images JOIN attempts ON"
         " attempts.id = attempt_id"
@@ -137,7 +144,7 @@ def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Versio
     return tuple(Version(**dict(row)) for row in rows)
 
 
-def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
+def record_rollback(conn: sqlite3.Connection, rollback: Rollback, clock: Clock = utc_now) -> None:
     """Write that the earlier images have their places again; the job stays done.
 
     Where they are not at the planned place, the job says so, and the next run moves them there.
@@ -154,10 +161,14 @@ def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
                 "extension": first.path.rpartition(".")[2],
             },
         )
-        for state, version in (("replaced", rollback.current), ("saved", rollback.earlier)):
+        now = timestamp(clock())
+        for state, at, version in (
+            ("replaced", now, rollback.current),
+            ("saved", None, rollback.earlier),
+        ):
             conn.executemany(
-                "UPDATE images SET state = ? WHERE id = ?",
-                [(state, image.image) for image in version],
+                "UPDATE images SET state = ?, replaced_at = ? WHERE id = ?",
+                [(state, at, image.image) for image in version],
             )
 
 

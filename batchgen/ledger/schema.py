@@ -11,7 +11,7 @@ from batchgen.ledger.review_schema import DECISIONS
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -364,6 +364,12 @@ ALTER TABLE images ADD COLUMN unpublished INTEGER
 CREATE INDEX images_unpublished ON images(job_id) WHERE state = 'saved' AND unpublished = 1;
 """
 
+_REPLACEMENTS: Final = """
+-- When another image took the place of a replaced image; NULL for others. A rollback makes an older
+-- image the current one again, so the previous version is not always the one that was made last.
+ALTER TABLE images ADD COLUMN replaced_at TEXT;
+"""
+
 
 def migrations() -> Migrations:
     """Return all steps in order. Step N leads from schema N-1 to schema N."""
@@ -400,6 +406,10 @@ def migrations() -> Migrations:
     @steps(name="0007_publishing")
     def publishing(db: Database) -> None:
         _statements(db.conn, _PUBLISHING)
+
+    @steps(name="0008_replacements")
+    def replacements(db: Database) -> None:
+        _statements(db.conn, _REPLACEMENTS)
 
     return steps
 

@@ -139,5 +139,6 @@ def record_publication(ledger: Ledger, one: Publication) -> None:
     """
     ledger.conn.execute("UPDATE images SET path = ? WHERE id = ?", (one.path, one.image))
     ledger.conn.executemany(
-        "UPDATE images SET state = 'replaced' WHERE id = ?", [(old.id,) for old in one.replaced]
+        "UPDATE images SET state = 'replaced', replaced_at = ? WHERE id = ?",
+        [(ledger.timestamp(), old.id) for old in one.replaced],
     )

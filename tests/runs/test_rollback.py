@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
+from batchgen.ledger.batches import find_batch
+from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.gallery import gallery_images
+from batchgen.ledger.made_images import made_images
+from batchgen.ledger.review import ImageFilter
 from batchgen.output.previous_versions import find_kept, keep
 from tests.support import rig
 
@@ -13,13 +19,19 @@ def image(directory: Path, name: str = "job-000.png") -> bytes:
     return (directory / "out" / "batch" / name).read_bytes()
 
 
-def make(served: rig.Endpoint, directory: Path, *prompts: str, options: str = "{}") -> None:
+def make(
+    served: rig.Endpoint,
+    directory: Path,
+    *prompts: str,
+    options: str = "{}",
+    keep_previous: int = 2,
+) -> None:
     path = rig.manifest(
         directory,
         served.base_url,
         prompts,
         options=options,
-        extra="output: {keep_previous: 2}\n",
+        extra=f"output: {{keep_previous: {keep_previous}}}\n",
     )
     rig.batchgen("run", path, cwd=directory)
 
@@ -167,3 +179,37 @@ def test_keeping_fills_a_gap_that_a_kill_left_and_loses_nothing(tmp_path: Path) 
     keep(tmp_path, "a.png", count=3)
     names = ("a.png~1", "a.png~2", "a.png~3")
     assert [(kept / name).read_bytes() for name in names] == [b"3", b"2", b"1"]
+
+
+def test_rollback_restores_what_was_there_before(served: rig.Endpoint, tmp_path: Path) -> None:
+    """Not the image that a rollback has put aside, though it was made later."""
+    make(served, tmp_path, "one")
+    one = image(tmp_path)
+    make(served, tmp_path, "two")
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    make(served, tmp_path, "three")
+    three = image(tmp_path)
+    db = tmp_path / "batchgen.db"
+    (run,) = rig.query(db, "SELECT max(id) AS id FROM runs")
+    with closing(open_for_reading(db)) as conn:
+        (made,) = made_images(conn, run["id"], 1)
+        assert made.before is not None
+        assert made.before.sha256 == sha256(one).hexdigest(), "the report shows what was replaced"
+        batch = find_batch(conn, "batch").id
+        (shown,) = gallery_images(conn, batch, ImageFilter(), with_before=True)
+        assert shown.before == made.before
+    rig.batchgen("rollback", "batch", "--run", str(run["id"]), cwd=tmp_path)
+    assert image(tmp_path) == one
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path) == three, "twice brings the newer one back"
+    assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0
+
+
+def test_rollback_finds_the_only_version_that_is_kept(served: rig.Endpoint, tmp_path: Path) -> None:
+    make(served, tmp_path, "one", keep_previous=1)
+    make(served, tmp_path, "two", keep_previous=1)
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    one = image(tmp_path)
+    make(served, tmp_path, "three", keep_previous=1)
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path) == one

@@ -162,10 +162,12 @@ export class Single {
   }
 }
 
-// The image to compare with: the published one, else the newest earlier one.
+// The image to compare with: the published one, else the one that was replaced last. After a
+// rollback, that is not the image that was made last.
 function earlier(detail) {
   const position = detail.images.find((own) => own.id === detail.id)?.position;
   const others = detail.images.filter((one) => one.id < detail.id && one.position === position);
+  others.sort((one, other) => other.replaced_at.localeCompare(one.replaced_at) || other.id - one.id);
   return others.find((one) => one.state === "saved" && !one.unpublished) ?? others.find((one) => !one.unpublished) ?? others[0] ?? null;
 }
 
