@@ -23,7 +23,7 @@ from batchgen.ledger.saved_images import Saved, fetch_again, images_of_all_batch
 from batchgen.output.bucket_check import differing_objects
 from batchgen.output.foreign_files import ForeignFiles
 from batchgen.output.previous_versions import PREVIOUS_DIRECTORY
-from batchgen.output.relocate import MOVING_DIRECTORY
+from batchgen.output.relocation_places import MOVING_DIRECTORY
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch

@@ -59,18 +59,37 @@ WHERE batch_id = :batch AND renewal IS NOT NULL AND renewal <> '{REJECTED_MARK}'
   AND retired = 0 AND {is_meant("key")}
   AND (state IN ('pending', 'sending') OR (state = 'paid' AND changed_at > :day_ago))
 """
+_MAY_BE_ELSEWHERE: Final = f"""
+{PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
+CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
+"""
+_IS_MOVED_OR_RETURNS: Final = """
+known.differs AND jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
+    AND (jobs.retired OR (jobs.root, jobs.path) <> (kinds.root, planned.path))
+"""
 MOVES: Final = f"""
 SELECT images.id AS image, jobs.id AS job, jobs.key AS key, images.root AS root,
        images.path AS path, sha256, format, kinds.root AS new_root,
        iif(images.unpublished, '{PENDING_DIRECTORY}/', '') || planned.path AS new_path,
        (SELECT count(*) FROM images AS before WHERE before.position < images.position
         AND before.attempt_id = images.attempt_id) AS rank
-FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
-CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
-WHERE known.differs AND jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
-  AND (jobs.root, jobs.path) <> (kinds.root, planned.path) AND images.id > :after
+FROM {_MAY_BE_ELSEWHERE} WHERE {_IS_MOVED_OR_RETURNS} AND images.id > :after
 ORDER BY images.id LIMIT :limit
 """
+ANY_CONTESTED: Final = f"SELECT 1 FROM {_MAY_BE_ELSEWHERE} WHERE {_IS_MOVED_OR_RETURNS} LIMIT 1"
+"""Whether a place of two images can matter, which takes reading all images to find out."""
+CONTESTED: Final = f"""
+WITH shared AS MATERIALIZED (SELECT root, path,
+        sum(job_id IN (SELECT job FROM staging.known)) > 1 AS is_in_use
+    FROM images WHERE state = 'saved' GROUP BY root, path HAVING count(DISTINCT job_id) > 1)
+SELECT images.id AS image, images.root AS root, images.path AS path, images.sha256 AS sha256,
+       shared.is_in_use AS is_in_use
+FROM {_MAY_BE_ELSEWHERE} CROSS JOIN shared
+    ON shared.root = images.root AND shared.path = images.path
+WHERE {_IS_MOVED_OR_RETURNS} ORDER BY images.id
+"""
+"""Images whose place another job has or had too: after its key changed, or a file was moved away.
+The file there may be that of the other job."""
 IS_UNPLANNED: Final = "retired = 0 AND id NOT IN (SELECT job FROM staging.known)"
 RETIRE: Final = f"""
 UPDATE jobs SET retired = 1

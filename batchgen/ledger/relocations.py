@@ -47,6 +47,18 @@ class Move:
     """As planned, with ``{ext}``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contested:
+    """A saved image of a returning or moving job, at whose place another job saved one too."""
+
+    image: int
+    root: str
+    path: str
+    sha256: str
+    is_in_use: bool
+    """Whether the plan has a job whose image is recorded at that place, besides its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """One image, the place it has and the place it is planned for; paths with extensions."""

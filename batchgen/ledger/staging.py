@@ -12,7 +12,9 @@ from batchgen.errors import Fault, ManifestError
 from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.batch_identity import BatchIdentity, enroll_batch
 from batchgen.ledger.changes import (
+    ANY_CONTESTED,
     CHANGE,
+    CONTESTED,
     GIVE_UP,
     HOLD,
     INSERT_NEW,
@@ -41,7 +43,7 @@ from batchgen.ledger.groups import (
 from batchgen.ledger.key_patterns import Only, only_values, resolve_planned
 from batchgen.ledger.newest_decisions import REJECTED, find_rejected
 from batchgen.ledger.path_owners import ROOTS
-from batchgen.ledger.relocations import STAY, Move
+from batchgen.ledger.relocations import STAY, Contested, Move
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.sharing import (
     NO_REPEATS,
@@ -330,10 +332,18 @@ class Staging:
         return {row["provider"]: row["images"] for row in self.conn.execute(FOREIGN)}
 
     def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
-        """Return a page of saved images of unchanged jobs that are planned for another place."""
+        """Return a page of saved images of unchanged jobs that return or have another place."""
         self._meet(batch)
         rows = self.conn.execute(MOVES, {"after": after, "limit": limit})
         return [Move(**dict(row)) for row in rows]
+
+    def contested(self, batch: BatchId) -> list[Contested]:
+        """Return images of returning or moving jobs whose files may be those of other jobs."""
+        self._meet(batch)
+        if self.conn.execute(ANY_CONTESTED).fetchone() is None:
+            return []
+        rows = (dict(row) for row in self.conn.execute(CONTESTED))
+        return [Contested(**row | {"is_in_use": bool(row["is_in_use"])}) for row in rows]
 
     def enroll(
         self, identity: BatchIdentity, then: Callable[[BatchId], None] | None = None

@@ -9,7 +9,7 @@ time. After a kill in between, the hash identifies a file at its old path, its n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId
 from batchgen.ledger.relocations import Relocation, Relocations
 from batchgen.ledger.staging import Staging
+from batchgen.output.reclaim import reclaim
+from batchgen.output.relocation_places import moving_path
 from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
 from batchgen.storage.stores import Stores
@@ -26,14 +28,14 @@ from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
 from batchgen.urls import is_bucket
 
-MOVING_DIRECTORY: Final = ".moving"
 _PAGE: Final = 500
 
 
 def relocate(staging: Staging, batch: BatchId, base: Path, stores: Stores) -> Iterator[str]:
     """Move images to their planned paths; yield a notice for each that can't be moved."""
     left = Relocations(staging.conn)
-    _collect(staging, batch, base, left)
+    elsewhere = reclaim(staging.contested(batch), base)
+    _collect(staging, batch, base, left, elsewhere)
     problems: dict[int, str] = {}
     for backwards in (False, True):
         _move_all(left, base, problems, stores, backwards=backwards)
@@ -47,7 +49,9 @@ def relocate(staging: Staging, batch: BatchId, base: Path, stores: Stores) -> It
             yield f"{one.key}: not moved from {one.root}/{one.path}: {problem}"
 
 
-def _collect(staging: Staging, batch: BatchId, base: Path, left: Relocations) -> None:
+def _collect(
+    staging: Staging, batch: BatchId, base: Path, left: Relocations, elsewhere: Set[int]
+) -> None:
     last = 0
     while page := staging.moves(batch, after=last, limit=_PAGE):
         last = page[-1].image
@@ -64,13 +68,22 @@ def _collect(staging: Staging, batch: BatchId, base: Path, left: Relocations) ->
             )
             for move in page
         ]
-        left.add(one for one in found if not _is_there(one, base))
+        left.add(one for one in found if _is_to_move(one, base, elsewhere))
+        # Recorded at its planned place, an image that is gone is reported as missing.
+        left.done([one for one in found if one.image in elsewhere and not _waits(one, base)])
 
 
-def _is_there(one: Relocation, base: Path) -> bool:
-    """Return whether an image is at its planned path, and not left in ``.moving/``."""
-    same = (one.root, one.path) == (one.new_root, one.new_path)
-    return same and (is_bucket(one.root) or os.path.lexists(base / one.root / one.path))
+def _is_to_move(one: Relocation, base: Path, elsewhere: Set[int]) -> bool:
+    """Return whether the file of an image is not at its planned place."""
+    if _waits(one, base):
+        return True
+    is_same = (one.root, one.path) == (one.new_root, one.new_path)
+    return not is_same and one.image not in elsewhere
+
+
+def _waits(one: Relocation, base: Path) -> bool:
+    """Return whether an image is in ``.moving/``."""
+    return not is_bucket(one.root) and _moving_path(one, base).exists()
 
 
 def _move_all(
@@ -167,7 +180,7 @@ def _break_cycles(left: Relocations, base: Path, problems: dict[int, str]) -> No
 
 
 def _moving_path(one: Relocation, base: Path) -> Path:
-    return base / one.root / MOVING_DIRECTORY / f"{one.image}{Path(one.path).suffix}"
+    return moving_path(base / one.root, one.image, one.path)
 
 
 def _to_moving(one: Relocation, base: Path, source: Path) -> Path:
