@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from pathlib import PurePosixPath
 
 from batchgen.ledger.relocations import Relocation
-from batchgen.output.bucket_sidecar import sidecar_name
-from batchgen.output.sidecar import sidecar_digest
+from batchgen.output.bucket_sidecar import read_object, sidecar_name
+from batchgen.output.sidecar import renamed_sidecar, sidecar_digest
 from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 from batchgen.urls import path_below
@@ -46,8 +47,10 @@ def move_object(one: Relocation, stores: Stores) -> str:
 
 def _move_sidecar(one: Relocation, source: Store, target: Store) -> None:
     old, new = sidecar_name(one.path), sidecar_name(one.new_path)
-    with suppress(FileNotFoundError, FileExistsError):
-        data = source.read(old)
-        if sidecar_digest(data) == one.sha256:
-            target.put(new, data, create=True)
-            source.delete(old)
+    data = read_object(source, old)
+    if data is None or sidecar_digest(data) != one.sha256:
+        return
+    with suppress(FileExistsError):
+        target.put(new, renamed_sidecar(data, PurePosixPath(one.new_path).name), create=True)
+    if sidecar_digest(target.read(new)) == one.sha256:
+        source.delete(old)

@@ -131,6 +131,7 @@ def _move(one: Relocation, base: Path, left: Relocations) -> str:
         if source is None:
             return "file not found"
         if source == new:
+            move_sidecar(old, new, one.sha256)  # killed before that
             return ""
         if os.path.lexists(new):
             if new.is_symlink() or not source.samefile(new):

@@ -41,8 +41,11 @@ def sidecar_digest(data: bytes) -> object:
 
 def is_edited(data: bytes) -> bool:
     """Return whether the content of a sidecar differs from what batchgen wrote."""
-    found = _parse(data)
-    return found.pop(_CHECKSUM, None) is None or _with_checksum(found) != data
+    return _CHECKSUM not in _parse(data) or _with_checksum(_without_checksum(data)) != data
+
+
+def _without_checksum(data: bytes) -> dict[str, object]:
+    return {name: value for name, value in _parse(data).items() if name != _CHECKSUM}
 
 
 def free_sidecar_path(root: Path, image: Path, batch: str, key: str) -> None:
@@ -100,11 +103,24 @@ def _parse(data: bytes) -> dict[str, object]:
 def move_sidecar(old: Path, new: Path, sha256: str) -> None:
     """Move the sidecar of a moved image; the sidecar of another image stays.
 
-    Raises OSError.
+    A second call after a kill does nothing more. Raises OSError.
     """
     source, target = sidecar_of(old), sidecar_of(new)
-    if _read(source).get("sha256") == sha256 and not target.exists():
-        rename_durably(source, target)
+    found = _read(source)
+    if source == target or found.get("sha256") != sha256:
+        return
+    if not target.exists():
+        if found.get("file") == new.name or is_edited(source.read_bytes()):
+            rename_durably(source, target)
+            return
+        write_atomically(target, renamed_sidecar(source.read_bytes(), new.name))
+    if describes(new, sha256):
+        source.unlink()
+
+
+def renamed_sidecar(data: bytes, name: str) -> bytes:
+    """Return a sidecar for another file name of its image; an edited one is left as it is."""
+    return data if is_edited(data) else _with_checksum(_without_checksum(data) | {"file": name})
 
 
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from batchgen.output.sidecar import is_edited
 from tests.support import rig
 
 BOTH = "output: {sidecar: true, metadata: true}\n"
@@ -69,6 +70,53 @@ def test_a_sidecar_follows_its_image(served: rig.Endpoint, tmp_path: Path) -> No
     rig.batchgen("run", path, cwd=tmp_path)
     names = sorted(file.name for file in (tmp_path / "elsewhere").iterdir())
     assert names == ["job-000.json", "job-000.png"]
+
+
+def test_moved_sidecar_names_the_new_file(served: rig.Endpoint, tmp_path: Path) -> None:
+    """Two images exchange their paths: the old name of each is that of the other one then."""
+
+    def write(first: str, second: str) -> Path:
+        (tmp_path / "rows.csv").write_text(f"key,file\na,{first}\nb,{second}\n", encoding="utf-8")
+        path = tmp_path / "batch.yaml"
+        path.write_text(
+            f"provider: {{name: local, base_url: {served.base_url}}}\nrows: rows.csv\n"
+            'prompt: "{{ key }}"\noptions: {size: 1024x640}\n'
+            'output: {path: "{{ file }}.{{ ext }}", sidecar: true}\n',
+            encoding="utf-8",
+        )
+        return path
+
+    out = tmp_path / "out/batch"
+    rig.batchgen("run", write("x", "y"), cwd=tmp_path)
+    edited = {**json.loads((out / "y.json").read_bytes()), "note": "mine"}
+    (out / "y.json").write_text(json.dumps(edited), encoding="utf-8")
+    rig.batchgen("run", write("y", "x"), cwd=tmp_path)
+    moved = json.loads((out / "y.json").read_bytes())
+    assert (moved["key"], moved["file"]) == ("a", "y.png")
+    assert moved["sha256"] == hashlib.sha256((out / "y.png").read_bytes()).hexdigest()
+    assert not is_edited((out / "y.json").read_bytes())
+    assert json.loads((out / "x.json").read_bytes()) == edited, "an edited one is not changed"
+    assert {file.name for file in out.iterdir() if file.is_file()} == {
+        "x.png",
+        "y.png",
+        "x.json",
+        "y.json",
+    }
+
+
+def test_sidecar_follows_its_image_after_a_kill(served: rig.Endpoint, tmp_path: Path) -> None:
+    def write(name: str) -> Path:
+        extra = f'output: {{path: "{name}-{{{{ key }}}}.{{{{ ext }}}}", sidecar: true}}\n'
+        return rig.manifest(tmp_path, served.base_url, ["a mug"], extra=extra)
+
+    out = tmp_path / "out/batch"
+    rig.batchgen("run", write("old"), cwd=tmp_path)
+    (out / "old-job-000.png").rename(out / "new-job-000.png")
+    rig.batchgen("run", write("new"), cwd=tmp_path)
+    assert {file.name for file in out.iterdir() if file.is_file()} == {
+        "new-job-000.png",
+        "new-job-000.json",
+    }
 
 
 def test_foreign_file_at_the_sidecar_path_is_kept(served: rig.Endpoint, tmp_path: Path) -> None:
