@@ -159,7 +159,12 @@ def _source(one: Relocation, base: Path) -> Path | None:
     moving = _moving_path(one, base)
     if not os.path.lexists(new) and not moving.exists():
         return old if _is_regular_file(old) else None
-    for place in (old, moving, new):
+    # Only this image can be in ``.moving/``; other images may have the same content.
+    if _is_regular_file(moving) and sha256_of(moving) == one.sha256:
+        if _is_regular_file(old) and old.samefile(moving):
+            old.unlink()  # killed between link and unlink
+        return moving
+    for place in (old, new):
         if _is_regular_file(place) and sha256_of(place) == one.sha256:
             return place
     return old if _is_regular_file(old) else None
