@@ -30,9 +30,15 @@ from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_disk_thread
+from batchgen.system.write_buffers import BufferAllowance, WriteBuffer
 
 _SMALL_BYTES: Final = 64 * 1024
 """Largest image that is verified on the event loop's thread: 0.1 ms, as long as a thread costs."""
+
+_BUFFER_BYTES: Final = 512 * 1024
+_MAX_BUFFER_BYTES: Final = 4 * 1024 * 1024
+_BUFFERS_BYTES: Final = 8 * 1024 * 1024
+"""What images may have in memory beyond a buffer each, together."""
 
 _BUSY_IMAGES: Final = 4
 """Images being fetched or written from which on small ones are written together."""
@@ -45,7 +51,7 @@ class LocalExecutor:
     """Sends requests and saves images in this process.
 
     At most ``images`` images are fetched and written at a time, each with up to half a megabyte in
-    memory. They are recorded as saved after that.
+    memory, and some of a few megabytes as a whole. They are recorded as saved after that.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class LocalExecutor:
         self._images = images
         self._room = anyio.Semaphore(images, fast_acquire=True)
         self._gathered: anyio.Event | None = None
+        self._memory = BufferAllowance(_BUFFERS_BYTES)
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Send a request and write its response to the order's part; see `Executor.exchange`."""
@@ -86,7 +93,9 @@ class LocalExecutor:
         job, image, placer = order.job, order.image, self._placer
         path = part_path(job, image)
         directory = await placer.make_directory(job.root, path)
-        async with PartFile(directory / path.rpartition("/")[2], mode=0o666) as part:
+        buffer = WriteBuffer(_BUFFER_BYTES, self._memory, _MAX_BUFFER_BYTES)
+        final = directory / path.rpartition("/")[2]
+        async with PartFile(final, mode=0o666, buffer=buffer) as part:
             found = await self._fetched(part, order)
             if not isinstance(found, Verified):
                 return found

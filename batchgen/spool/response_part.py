@@ -6,8 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.system.atomic_files import PartFile
+from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PRIVATE_FILE, PartFile
 from batchgen.system.threads import in_disk_thread
+from batchgen.system.write_buffers import WriteBuffer
 
 MAX_HELD_BYTES: Final = 64 * 1024
 """Largest response, with its head, that stays in memory until the ledger commits it. Above that, a
@@ -22,9 +23,15 @@ class ResponsePart(PartFile):
     """
 
     def __init__(
-        self, final: Path, *, mode: int, directory_mode: int, may_hold: bool = False
+        self, final: Path, *, buffer: WriteBuffer | None = None, may_hold: bool = False
     ) -> None:
-        super().__init__(final, keep=True, mode=mode, directory_mode=directory_mode)
+        super().__init__(
+            final,
+            keep=True,
+            mode=PRIVATE_FILE,
+            directory_mode=PRIVATE_DIRECTORY,
+            buffer=buffer,
+        )
         self._may_hold = may_hold
         self.is_held = False
         """Whether the response is complete and in memory only."""

@@ -18,14 +18,13 @@ from batchgen.spool.response_file import SpooledResponse, read_response, remove_
 from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
-    PRIVATE_DIRECTORY,
-    PRIVATE_FILE,
     make_private_directory,
     rename_durably,
     sync_file,
     write_if_absent,
 )
 from batchgen.system.threads import in_disk_thread
+from batchgen.system.write_buffers import BufferAllowance, WriteBuffer
 
 RESPONSE_SUFFIX: Final = ".answer"
 IDENTITY_SUFFIX: Final = "-id"
@@ -36,6 +35,10 @@ _NAME: Final = re.compile(
     rf"(?P<attempt>.+){re.escape(RESPONSE_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
 )
 _REMOVE_BATCH: Final = 16
+_BUFFER_BYTES: Final = 128 * 1024
+_MAX_BUFFER_BYTES: Final = 1024 * 1024
+_BUFFERS_BYTES: Final = 8 * 1024 * 1024
+"""What responses may have in memory beyond a buffer each, together."""
 
 
 class Spool:
@@ -47,6 +50,7 @@ class Spool:
         """Id that changes when the directory is recreated; empty until read."""
         self._to_remove: list[AttemptId] = []
         self.images = KeptImages(directory)
+        self._memory = BufferAllowance(_BUFFERS_BYTES)
 
     def prepare(self) -> None:
         """Create the private directory and read its identity and kept images. Raises OSError."""
@@ -86,9 +90,8 @@ class Spool:
         """
         return ResponsePart(
             self.directory / self.name(attempt),
+            buffer=WriteBuffer(_BUFFER_BYTES, self._memory, _MAX_BUFFER_BYTES),
             may_hold=may_hold,
-            mode=PRIVATE_FILE,
-            directory_mode=PRIVATE_DIRECTORY,
         )
 
     @staticmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from batchgen.images.base64_scanner import Base64Scanner, Kind, Piece, ScannedBody
 from batchgen.spool.redaction import PlainRedaction, Redactor, TextRedaction
@@ -11,7 +11,7 @@ from batchgen.spool.response_file import ResponseFile, head_line
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_disk_thread
 
-_BUFFER_BYTES: Final = 128 * 1024
+T = TypeVar("T")
 
 
 class SpoolWriter:
@@ -38,6 +38,7 @@ class SpoolWriter:
         self._buffer: list[Piece] = []
         self._buffered_bytes = 0
         self._size = 0
+        self._room = part.buffer
         self._file = ResponseFile(part, head_line(status, headers, route, coding))
         self.scanned: ScannedBody | None = None
         """The body with placeholders, after `commit`; None if it is in the file only."""
@@ -65,13 +66,13 @@ class SpoolWriter:
     async def write(self, chunk: bytes) -> None:
         """Append to the body. Raises OSError."""
         self._feed(self._redaction.filter(chunk) if self._redaction else chunk)
-        if self._buffered_bytes >= _BUFFER_BYTES:
-            await in_disk_thread(self._file.write, self._take_buffer())
+        if not self._room.has_room(self._buffered_bytes) or self._holds_whole_image:
+            await self._write_buffer(self._file.write)
 
     async def flush(self) -> None:
         """Write what has arrived of a cut-off response. Raises OSError."""
         self._feed_rest()
-        await in_disk_thread(self._file.leave_cut, self._take_buffer())
+        await self._write_buffer(self._file.leave_cut)
 
     async def commit(self) -> None:
         """Make the complete response durable, unless its part holds it. Raises OSError."""
@@ -81,13 +82,24 @@ class SpoolWriter:
             self._buffer = []
             self.scanned = ScannedBody(held, self._size)
             return
-        text = await in_disk_thread(self._file.commit, self._take_buffer())
+        text = await self._write_buffer(self._file.commit)
         if text is not None and not self._is_verbatim:
             self.scanned = ScannedBody(text, self._size)
 
     def close(self) -> None:
         """Close the files without finishing the response; `commit` and `flush` do so too."""
+        self._room.shrink()
         self._file.close()
+
+    @property
+    def _holds_whole_image(self) -> bool:
+        """Whether an image before the one that is arriving is in memory.
+
+        It is written at once: a kill must not lose it with the rest of the response.
+        """
+        buffer = self._buffer
+        is_next = bool(buffer) and buffer[-1][0] is Kind.BASE64
+        return is_next and any(kind is Kind.END for kind, _ in buffer)
 
     def _feed(self, data: bytes) -> None:
         self._size += len(data)
@@ -115,6 +127,9 @@ class SpoolWriter:
             rest = self._text_redaction.filter(rest) + self._text_redaction.flush()
         self._buffer.append((Kind.TEXT, rest))
 
-    def _take_buffer(self) -> list[Piece]:
+    async def _write_buffer(self, write: Callable[[list[Piece]], T]) -> T:
         pieces, self._buffer, self._buffered_bytes = self._buffer, [], 0
-        return pieces
+        try:
+            return await in_disk_thread(write, pieces)
+        finally:
+            self._room.shrink()

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar, cast
 
 from batchgen.system.threads import in_disk_thread
+from batchgen.system.write_buffers import WriteBuffer
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class PartFile:
 
     ``async with PartFile(final) as part: await part.write(...); await part.commit()``. Without a
     commit the part is removed at exit, unless ``keep`` is set. Writes are buffered until they are
-    worth a thread switch. Disk errors are raised as OSError.
+    worth a thread switch, in ``buffer`` if it is given. Disk errors are raised as OSError.
 
     With ``directory_mode``, a missing directory is created, and created again if it is removed
     while the file is written. Methods named ``*_blocking``, and those that say so, block on the
@@ -68,8 +69,10 @@ class PartFile:
         keep: bool = False,
         mode: int = 0o666,
         directory_mode: int | None = None,
+        buffer: WriteBuffer | None = None,
     ) -> None:
         self.final = final
+        self.buffer = buffer or WriteBuffer(_BUFFER_BYTES)
         self._keep = keep
         self._mode = mode
         self._directory_mode = directory_mode
@@ -96,7 +99,7 @@ class PartFile:
     async def write(self, data: bytes) -> None:
         """Append; write to the disk when the buffer is full."""
         self.hold(data)
-        if self._held_bytes >= _BUFFER_BYTES:
+        if not self.buffer.has_room(self._held_bytes):
             await self.flush()
 
     def write_blocking(self, data: bytes) -> None:
@@ -109,7 +112,9 @@ class PartFile:
         """Return the whole content if it is in memory only and not longer."""
         if self._made or self._held_bytes > max_bytes:
             return None
-        return b"".join(self._held)
+        if len(self._held) != 1:
+            self._held = [b"".join(self._held)]
+        return self._held[0]
 
     def sync_blocking(self) -> None:
         """Make the part durable under its temporary name, unless it is."""
@@ -190,6 +195,7 @@ class PartFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.buffer.shrink()
         if self._file is not None or (self._made and not self._committed and not self._keep):
             await in_disk_thread(self._abandon)
 
@@ -246,7 +252,7 @@ class PartFile:
             sync_file(file.fileno())
 
     def _seal(self, check: Callable[[Path, bytes | None], T]) -> T:
-        content = self.held_content(_BUFFER_BYTES)
+        content = self.held_content(self.buffer.size_bytes)
         self._sync()
         return check(self.part, content)
 

@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,13 @@ async def write(
     """Spool a response, complete or cut off."""
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS, hide=hide)
-        for chunk in chunks:
-            await writer.write(chunk)
+        await write_all(writer, chunks)
         await (writer.commit() if commit else writer.flush())
+
+
+async def write_all(writer: SpoolWriter, chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        await writer.write(chunk)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,25 @@ def in_chunks(body: bytes, size: int) -> list[bytes]:
 
 def names(spool: Spool) -> set[str]:
     return {path.name for path in spool.directory.iterdir()} - {".gitignore"}
+
+
+async def test_whole_image_is_written_while_the_next_one_arrives(spool: Spool) -> None:
+    """Bytes that arrived are held for fewer writes, but a kill must not lose a whole image."""
+    async with spool.part(ONE) as part:
+        writer = SpoolWriter(part, 200, HEADERS)
+        await write_all(writer, in_chunks(response_with(TEXT, SECOND), 65_536)[:9])
+        assert (spool.directory / f"{spool.name(ONE)}.0").read_bytes() == IMAGE
+        await writer.flush()
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_response_gives_its_memory_back(commit: bool, spool: Spool) -> None:
+    """Else later responses would be written in many small pieces."""
+    body = response_with(TEXT)
+    for _ in range(40):
+        await write(spool, *in_chunks(body, 100_000), commit=commit)
+    async with spool.part(ONE) as part:
+        assert part.buffer.has_room(900_000)
 
 
 @pytest.mark.parametrize("size", [999, 65_536, 10_000_000])
@@ -231,7 +255,7 @@ async def test_response_with_a_gap_is_never_complete(body: bytes, spool: Spool) 
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
             with pytest.raises(OSError, match="large"):
-                await writer.write(body)
+                await write_all(writer, [body, body, body])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         with pytest.raises(OSError, match="large"):
