@@ -103,6 +103,11 @@ _WEB: Final = re.compile(r"(?:https?:)?//[^/\s]", re.I)
 _ABSOLUTE: Final = re.compile(r"https?://[^/\s]", re.I)
 """Base64 text may begin like a URL without a scheme: ``//8A``."""
 _RELATIVE: Final = re.compile(r"[^\s]*[./][^\s]*")
+_MAX_PATH_CHARS: Final = 2048
+_FILE_PATH: Final = re.compile(
+    r"[\w%.~-]*(?:/[\w%.~ -]+)+\.(?:png|jpe?g|webp|gif|avif)(?:\?[^\s\"'<>]*)?", re.I
+)
+"""A relative URL outside ``url`` of the Images API: the path of an image file, with a slash."""
 _MARKDOWN: Final = re.compile(r"!\[[^\]]{0,500}\]\(\s*<?((?:https?://|data:image/)[^)\s>]+)")
 _IN_PROSE: Final = re.compile(
     r"data:image/[\w.+-]+;base64,[\w+/=:-]+"
@@ -136,7 +141,7 @@ def find_images(document: object, *, is_error: bool = False) -> list[Found]:
 
     ``is_error`` states that the document reports an error.
     """
-    if isinstance(document, list):
+    if isinstance(document, (list, str)):
         document = {"data": document}
     if not isinstance(document, dict):
         return []
@@ -170,6 +175,18 @@ def is_image_file(body: bytes) -> bool:
     is_webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
     is_heif = body[4:8] == b"ftyp" and body[8:12] in _BRANDS
     return is_webp or is_heif or body.startswith(_SIGNATURES)
+
+
+def is_image_text(body: bytes) -> bool:
+    """Return whether a body that is not JSON is nothing but an image as text, or shows one.
+
+    Base64, a ``data:`` URL, a URL, or Markdown. A sentence with a URL may be an error.
+    """
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        return False
+    return _MARKDOWN.search(text) is not None or image_in_text(text) is not None
 
 
 def _at(holder: Mapping[str, Any], row: ImagePath, *, is_error: bool) -> list[Found]:
@@ -210,7 +227,7 @@ def _of_images_api(index: int, item: object, is_error: bool) -> Found | None:
     if base64 and not _ABSOLUTE.match(base64):
         data = data_of_url(base64)
         return Found(index, base64=base64 if data is None else data)
-    for text in (url.strip() if isinstance(url, str) else "", base64):
+    for text in (_tidy(url) if isinstance(url, str) else "", base64):
         data = data_of_url(text)
         if data is not None or _is_base64_image(text):
             return Found(index, base64=text if data is None else data)
@@ -225,18 +242,18 @@ def _of_images_api(index: int, item: object, is_error: bool) -> Found | None:
 def _of_item(item: object, *, is_prose: bool = False, depth: int = 2) -> Iterator[_Image]:
     """Yield the images of an element."""
     if isinstance(item, str):
-        whole = None if is_prose else _read(item)
+        whole = None if is_prose else image_in_text(item)
         yield from [whole] if whole else _of_prose(item)
     if not isinstance(item, dict) or item.get("thought") or _is_input(item):
         return
     for name in (*_BASE64_FIELDS, *_URL_FIELDS):
-        if isinstance(text := item.get(name), str) and (read := _read(text)):
+        if isinstance(text := item.get(name), str) and (read := image_in_text(text)):
             yield read
             return
     for name in _NESTED:
         if isinstance(part := item.get(name), dict) and depth:
             data = part.get("data")
-            inline = _read(data) if isinstance(data, str) else None
+            inline = image_in_text(data) if isinstance(data, str) else None
             if found := [inline] if inline else list(_of_item(part, depth=depth - 1)):
                 yield from found
                 return
@@ -256,9 +273,16 @@ def _is_input(item: Mapping[str, Any]) -> bool:
     return isinstance(kind, str) and kind.startswith("input")
 
 
-def _read(text: str) -> _Image | None:
+def _tidy(url: str) -> str:
+    """Return a URL without what some gateways write around it: quotes, Markdown, JSON escapes."""
+    text = url.strip()
+    shown = _MARKDOWN.match(text)
+    return shown[1] if shown else text.strip("\"'`<>").replace("\\/", "/")
+
+
+def image_in_text(text: str) -> _Image | None:
     """Return the image that a text is; None if it is not one."""
-    text = text.strip()
+    text = _tidy(text)
     if _IMAGE_DATA.match(text):
         data = data_of_url(text) or ""
         return (data, None) if _is_base64_image(data) else None
@@ -266,13 +290,15 @@ def _read(text: str) -> _Image | None:
         return text, None
     if _WEB.match(text) and not _SPACE.search(text.partition("?")[0].partition("//")[2][:253]):
         return None, storable(text)
+    if len(text) <= _MAX_PATH_CHARS and _FILE_PATH.fullmatch(text):
+        return None, storable(text)
     return None
 
 
 def _of_prose(text: str) -> Iterator[_Image]:
     """Yield the images that a text shows as Markdown, otherwise those it names."""
     for url in _MARKDOWN.findall(text) or _IN_PROSE.findall(text):
-        if read := _read(url):
+        if read := image_in_text(url):
             yield read
 
 

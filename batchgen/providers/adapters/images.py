@@ -16,18 +16,26 @@ import pybase64
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
-from batchgen.outcomes.classify import Response
+from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters.error_objects import message_of
-from batchgen.providers.adapters.find_images import find_images, is_image_file, plain_url
+from batchgen.providers.adapters.find_images import (
+    Found,
+    find_images,
+    is_image_file,
+    is_image_text,
+    plain_url,
+)
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
     declared_length,
     error_of,
+    loose_documents,
     no_json,
     parse_document,
     text_of,
 )
-from batchgen.providers.adapters.sse import gather, is_event_stream
+from batchgen.providers.adapters.search_images import search_images
+from batchgen.providers.adapters.sse import gather, gather_documents, is_event_stream
 from batchgen.providers.adapters.tasks import find_task
 
 
@@ -88,8 +96,7 @@ def _plain_response(document: Any) -> Response | None:
 def _any_response(document: Any, headers: Mapping[str, str]) -> Response:
     error = error_of(document) if isinstance(document, dict) else None
     images = tuple(
-        ImageRef(index=one.index, url=one.url)
-        for one in find_images(document, is_error=error is not None)
+        ImageRef(index=one.index, url=one.url) for one in _images_of(document, error, headers)
     )
     if not isinstance(document, dict):
         return Response(readable=True, images=images, text=text_of(document))
@@ -110,11 +117,20 @@ def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
     if is_image_file(body) and index == 0:
         return pybase64.b64encode(body).decode()
     document = _document(body, headers)
-    is_error = isinstance(document, dict) and error_of(document) is not None
-    for one in find_images(document, is_error=is_error):
+    error = error_of(document) if isinstance(document, dict) else None
+    for one in _images_of(document, error, headers):
         if one.index == index and one.base64 is not None:
             return one.base64
     raise ValueError(f"the response contains no image {index}")
+
+
+def _images_of(document: Any, error: ErrorBody | None, headers: Mapping[str, str]) -> list[Found]:
+    """Return the images at known places, otherwise those anywhere unless there is an error."""
+    found = find_images(document, is_error=error is not None)
+    if found or error is not None:
+        return found
+    task = find_task(document, headers) if isinstance(document, dict) else None
+    return search_images(document, task)
 
 
 def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
@@ -135,4 +151,14 @@ def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
 
 def _document(body: bytes, headers: Mapping[str, str]) -> Any:
     """Return the JSON of a response, or the document of its event stream. Raises ValueError."""
-    return gather(body) if is_event_stream(body, headers) else parse_document(body)
+    if is_event_stream(body, headers):
+        return gather(body)
+    try:
+        return parse_document(body)
+    except ValueError:
+        documents = loose_documents(body)
+        if not documents and not is_image_text(body):
+            raise
+    if not documents:
+        return body.decode()
+    return documents[0] if len(documents) == 1 else gather_documents(documents)

@@ -20,6 +20,9 @@ from batchgen.providers.adapters.error_objects import error_of, text_of
 
 __all__ = ["error_of", "text_of"]
 
+_MAX_DOCUMENTS: Final = 10_000
+_DECODER: Final = json.JSONDecoder(strict=False)
+_LINE_OF_JSON: Final = re.compile(r"(?:\A\ufeff?\s*|[\r\n]|(?<=\}))[\[{]")
 _MAX_PAGE_BYTES: Final = 64 * 1024
 _MAX_TEXT: Final = 500
 _TAG: Final = re.compile(r"<[^>]{0,1000}>")
@@ -37,9 +40,31 @@ def parse_document(body: bytes) -> Any:
         # No paid image may be lost to broken UTF-8 in a message, a BOM, UTF-16 or NaN.
         text = body.decode(json.detect_encoding(body), "replace")
         try:
-            return json.loads(text)
+            # Some servers leave line ends in a prompt as they are.
+            return json.loads(text, strict=False)
         except RecursionError as exc:
             raise ValueError("nested too deeply") from exc
+
+
+def loose_documents(body: bytes) -> list[Any]:
+    """Return the objects of a body that is not JSON as a whole, each of which begins a line.
+
+    JSON lines, JSON with more bytes after it (``[DONE]``), or with other text before it: a warning
+    of PHP, or ``)]}',``. A cut document has none, and neither has a page, unless JSON ends it.
+    """
+    text = body.decode(json.detect_encoding(body), "replace").rstrip("\0 \r\n\t")
+    documents: list[Any] = []
+    at, is_page = 0, text.lstrip()[:1] == "<"
+    while len(documents) < _MAX_DOCUMENTS and (start := _LINE_OF_JSON.search(text, at)):
+        try:
+            document, at = _DECODER.raw_decode(text, start.end() - 1)
+        except (ValueError, RecursionError):
+            if start[0].endswith("{"):  # cut off, or not JSON at all
+                break
+            at = start.end()
+            continue
+        documents += [document] if isinstance(document, dict) else []
+    return [] if is_page and text[at:].strip() else documents
 
 
 def no_json(body: bytes, headers: Mapping[str, str]) -> Response:

@@ -8,7 +8,9 @@ Some stream a chat (https://platform.openai.com/docs/api-reference/chat-streamin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import httpx
@@ -16,25 +18,39 @@ from httpx_sse import EventSource
 
 from batchgen.providers.adapters.find_images import find_images
 from batchgen.providers.adapters.response_parsing import error_of, parse_document
+from batchgen.providers.adapters.task_states import lacks_result
 
 _CONTENT_TYPE: Final = "text/event-stream"
-_STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")
+_BOM: Final = b"\xef\xbb\xbf"
+_START: Final = re.compile(rb"\s*(?::[^\r\n]*\s+)*(?:event|data|id|retry):(?!\s*image/)")
+"""An event, after comments. ``data:image/`` begins a URL."""
 
 
 def is_event_stream(body: bytes, headers: Mapping[str, str]) -> bool:
     """Return whether a response is an event stream, whether or not one was requested."""
-    return _CONTENT_TYPE in headers.get("content-type", "") or body.startswith(_STARTS)
+    named = _CONTENT_TYPE in headers.get("content-type", "").lower()
+    return named or _START.match(body.removeprefix(_BOM)) is not None
 
 
 def gather(body: bytes) -> dict[str, Any]:
     """Return the document of an equivalent plain response, with a list of ``partial`` images.
 
     Events that are cut or not JSON are skipped. A stream without a finished image, an error or a
-    refusal becomes the error ``stream_ended``.
+    refusal becomes the error ``stream_ended``. A document without events is returned as it is.
     """
+    body = body.removeprefix(_BOM)
+    if body.lstrip()[:1] == b"{":
+        with suppress(ValueError):
+            if isinstance(document := parse_document(body), dict):
+                return document
+    return gather_documents(_payloads(body))
+
+
+def gather_documents(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the document of several, which are the events of a stream or lines of JSON."""
     events = _Events()
-    for payload in _payloads(body):
-        events.add(payload)
+    for document in documents:
+        events.add(document)
     return events.document()
 
 
@@ -47,6 +63,8 @@ class _Events:
         self._items: list[Any] = []
         """Finished elements of ``output``: a stream may break off before it repeats them all."""
         self._last: dict[str, Any] = {}
+        self._other: dict[str, Any] = {}
+        """The last event with a finished image in another form."""
 
     def add(self, payload: dict[str, Any]) -> None:
         """Add the payload of one event."""
@@ -57,17 +75,20 @@ class _Events:
         elif "partial" in kind:
             found["partial"].append(payload)
         elif payload.get("b64_json") or payload.get("url"):
-            found["data"].append(payload)
+            if payload not in found["data"]:  # some servers repeat the last event
+                found["data"].append(payload)
         elif isinstance(payload.get("data"), list):
-            found["data"] += payload["data"]
+            found["data"] += [item for item in payload["data"] if item not in found["data"]]
         elif isinstance(response := payload.get("response"), dict):
             self._add_response(response)
         elif kind == "response.output_item.done":
             self._items.append(payload.get("item"))
         elif kind == "response.refusal.done":
             self._items.append({"content": [{**payload, "type": "refusal"}]})
-        else:
-            self._chat.add(payload.get("choices"))
+        elif payload.get("choices"):
+            self._chat.add(payload["choices"])
+        elif not lacks_result(payload) and find_images(payload):
+            self._other = payload
         if payload.get("usage"):
             found["usage"] = payload["usage"]
 
@@ -80,6 +101,8 @@ class _Events:
             found["output"] = self._items
         if find_images(found) or error_of(found) is not None:
             return found
+        if self._other:
+            return {**found, **self._other}
         if error_of(self._last) is not None:
             return {**self._last, **found}
         message = "the stream ended without a finished image"
@@ -141,5 +164,7 @@ def _payloads(body: bytes) -> Iterator[dict[str, Any]]:
             payload = parse_document(event.data.encode("utf-8", "replace"))
         except ValueError:
             continue
+        if isinstance(payload, list):
+            payload = {"data": payload}
         if isinstance(payload, dict):
             yield {"event": event.event, **payload}

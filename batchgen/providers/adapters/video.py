@@ -27,6 +27,7 @@ from batchgen.providers.adapters.response_parsing import (
     storable,
     text_of,
 )
+from batchgen.providers.adapters.search_images import search_images
 from batchgen.providers.adapters.task_states import DONE, FAILED, RUNNING, holders, task_and_status
 from batchgen.providers.adapters.tasks import TASK_IDS
 
@@ -34,6 +35,7 @@ _QUERY: Final = "/video/query?id="
 _URL_FIELDS: Final = ("artifact_url", "result_url", "url", "video_url")
 _UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found", "task not found"})
 _MAX_ID_CHARS: Final = 512
+_NOT_JSON: Final = "a body that is empty or not JSON"
 _URL_PARTS: Final = re.compile("[/?&=#]")
 
 
@@ -96,9 +98,13 @@ def read_state(body: bytes, *, http_status: int = 200, url: str = "") -> TaskSta
 
     An error status with ``{"status": "error"}`` is that of the query, unless the response names the
     task: the task itself may be running. Raises ValueError if the response states no status of a
-    task.
+    task; its message is for people.
     """
-    document = parse_document(body)
+    try:
+        document = parse_document(body)
+    except ValueError:
+        text = no_json(body, {}).text
+        raise ValueError(f"a body that is not JSON: {text}" if text else _NOT_JSON) from None
     if not isinstance(document, dict):
         raise ValueError("the response is not a JSON object")
     task, status = task_and_status(document)
@@ -132,6 +138,9 @@ def _result_url(task: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     for url in (_link(task), *links, *others):
         if url:
             return storable(url)
+    for one in search_images(document, None):
+        if one.url:
+            return storable(one.url)
     raise ValueError("the task is done, but the response has no URL of its result")
 
 
