@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from batchgen.http.client import ApiClient, NoDocument
 from batchgen.http.network import key_origin
@@ -101,7 +102,7 @@ class TaskPoller:
                 failures, unknown = failures + 1, unknown + (not is_video)
                 if unknown >= max_unknown or failures >= _MAX_FAILURES:
                     is_unknown = unknown >= max_unknown and task not in self._known
-                    return TaskUnresolved(f"{url}: {exc}", unknown=is_unknown)
+                    return TaskUnresolved(_no_task_text(url, exc), unknown=is_unknown)
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
@@ -144,9 +145,16 @@ class TaskPoller:
 
     async def _poll(self, url: str) -> TaskState:
         """Return the state of a task. Raises NoDocument for any response without a state."""
-        response = await self._client.fetch_document(url)
+        response = await self._client.fetch_document(url.partition("#")[0])
         try:
             return read_state(response.body, http_status=response.status, url=url)
         except ValueError as exc:
             text = f"HTTP {response.status}: {exc}"
             raise (_NoTask if response.status in _NO_TASK else NoDocument)(text) from None
+
+
+def _no_task_text(url: str, failure: NoDocument) -> str:
+    """Return that nothing is known at a polling URL, with the id that is not part of the URL."""
+    place, _, task = url.partition("#")
+    named = f"task {unquote(task)}, polled at " if task else ""
+    return f"{named}{place}: {failure}"

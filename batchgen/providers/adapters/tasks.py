@@ -6,10 +6,11 @@ and not requested.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from batchgen.http.network import key_origin
 from batchgen.job import ImageRef
@@ -26,6 +27,7 @@ _POLLING_URLS: Final = ("polling_url", "poll_url", "status_url", "fetch_url", "q
 """https://docs.bfl.ai/quick_start/generating_images,
 https://fal.ai/docs/api-reference/inference-api, https://docs.bria.ai/status"""
 _MAX_CHARS: Final = 2048
+_PARTS: Final = re.compile("[/?&=#]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,9 @@ def followed(response: Response, base_url: str | None) -> Response:
     if url is None:
         return response
     path = url.removeprefix(base_url) if url.startswith(f"{base_url}/") else url
+    if task.id not in (unquote(path), task.url) and task.id not in _PARTS.split(unquote(path)):
+        # Support asks for the id. A fragment is not sent, and reports show it.
+        path = f"{path.partition('#')[0]}#{quote(task.id, safe='')}"
     return replace(response, images=(ImageRef(index=0, task=path),))
 
 

@@ -37,20 +37,29 @@ OTHERS = (
 )
 
 
+DONE = Document(status=200, body=b'{"status": "done", "url": "https://cdn.example/1.png"}')
+
+
 class Client:
     """Notes the URLs that are requested with the key."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply: Document = DONE) -> None:
         self.urls: list[str] = []
+        self._reply = reply
 
     async def fetch_document(self, url: str) -> Document:
         self.urls.append(url)
-        return Document(status=200, body=b'{"status": "done", "url": "https://cdn.example/1.png"}')
+        return self._reply
 
 
 async def pause(seconds: float) -> bool:
     del seconds
     return False
+
+
+async def unlimited(seconds: float) -> bool:
+    del seconds
+    return True
 
 
 @pytest.mark.parametrize("url", OURS)
@@ -63,6 +72,20 @@ async def test_task_at_our_origin_is_polled(url: str, base: str) -> None:
     poller = TaskPoller(cast("ApiClient", client), base, pause=pause)
     assert isinstance(await poller.poll_until_done(image.task), TaskDone)
     assert len(client.urls) == 1
+
+
+@pytest.mark.anyio
+async def test_id_that_is_not_in_the_url_is_reported() -> None:
+    (image,) = followed(Response(task=Task(id="job 7", url="/t/1")), BASE).images
+    client = Client(Document(status=404, body=b"404: Not Found"))
+    poller = TaskPoller(cast("ApiClient", client), BASE, pause=unlimited)
+    found = await poller.poll_until_done(image.task or "")
+    assert set(client.urls) == {"https://api.example/t/1"}
+    assert found == TaskUnresolved(
+        "task job 7, polled at https://api.example/t/1: HTTP 404: a body that is not JSON:"
+        " 404: Not Found",
+        unknown=True,
+    )
 
 
 @pytest.mark.parametrize("url", OTHERS)
