@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+from urllib.parse import unquote
 
 import pybase64
 
@@ -14,6 +15,9 @@ _MAX_CARRIED: Final = 256 * 1024
 _HEAD: Final = re.compile(rb"(?:data:[\w/+.;=-]{0,99},)?(?=[A-Za-z0-9+/_-]{99})")
 _REST_OF_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SPACE: Final = re.compile(r"\s+")
+_AROUND: Final = re.compile(r"^\s*(?:base64,|b?[\"'])|[\"']\s*$")
+"""What is written around base64: the quotes of a Python or JSON text, a cut ``data:`` URL."""
+_LINE_END: Final = re.compile(r"[\r\n\t]")
 _GROUP: Final = 4
 
 
@@ -146,10 +150,18 @@ class Base64Decoder:
 def unpack_base64(text: str) -> bytes:
     """Return the bytes of a base64 text. Raises ValueError for other text.
 
-    White space, the URL-safe alphabet and missing padding are accepted; some servers write them.
+    White space, the URL-safe alphabet, missing padding, quotes and the encodings of a form are
+    accepted; some servers write them.
     """
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
-        tidy = _SPACE.sub("", text).rstrip("=").replace("-", "+").replace("_", "/")
-        return pybase64.b64decode(tidy + "=" * (-len(tidy) % 4), validate=True)
+        pass
+    tidy = _AROUND.sub("", text)
+    if "%" in tidy:
+        tidy = unquote(tidy)
+    if "+" not in tidy and " " in tidy.strip() and not _LINE_END.search(tidy):
+        # A form turned each + into a space: white space that only separates has line ends.
+        tidy = tidy.strip().replace(" ", "+")
+    tidy = _SPACE.sub("", tidy).rstrip("=").replace("-", "+").replace("_", "/")
+    return pybase64.b64decode(tidy + "=" * (-len(tidy) % 4), validate=True)

@@ -162,3 +162,11 @@ def test_other_spellings_are_understood(text: str) -> None:
 def test_invalid_base64_raises() -> None:
     with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
         unpack_base64(TEXT[:200_000] + "!" + TEXT[200_001:])
+
+
+def test_base64_is_unpacked_as_servers_write_it() -> None:
+    image = bytes(range(256)) * 4
+    text = base64.b64encode(image).decode()
+    percent = text.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    for written in (f"base64,{text}", f"b'{text}'", f'"{text}"', percent, text.replace("+", " ")):
+        assert unpack_base64(written) == image, written[:20]
