@@ -39,6 +39,10 @@ MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_WITH_FILE: Final = frozenset({200, 201, 203, 206})
+"""Statuses with which hosts serve a paid image that was requested as a whole; its bytes decide."""
+_WITH_REFERENCE: Final = frozenset({200})
+"""For a reference, for which nothing is paid yet."""
 _MAX_URL_CHARS: Final = 8192
 _MAX_VALIDATOR_CHARS: Final = 512
 _CHECK_LASTS_S: Final = 30.0
@@ -211,7 +215,8 @@ class Downloader:
                 if response.status_code in _REDIRECTS:
                     location = first_header(response.headers.raw, b"location")
                 if location is None:
-                    failed = await _receive(response, part, max_bytes)
+                    statuses = _WITH_FILE if known is None else _WITH_REFERENCE
+                    failed = await _receive(response, part, max_bytes, statuses)
                     return failed or (None if known is None else _validators(response))
             finally:
                 await close(response)
@@ -250,7 +255,9 @@ class Downloader:
         if not redirected and self._checked.lasts.get(origin, -math.inf) > self._clock():
             return _Target(_parsed(origin), text[len(origin) :].encode("ascii") or b"/")
         url = httpx.URL(text)
-        if url.scheme not in ("https", "http") or not url.host:
+        if url.scheme in ("https", "http") and not url.host:
+            raise ForbiddenUrl("the URL has no host; expected https://HOST/PATH")
+        if url.scheme not in ("https", "http"):
             raise ForbiddenUrl(f"unsupported scheme {url.scheme!r}; expected https or http")
         if url.userinfo:
             raise ForbiddenUrl("the URL contains a user name or password")
@@ -318,9 +325,11 @@ def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
     return ip.ipv4_mapped or ip.sixtofour
 
 
-async def _receive(response: httpx.Response, part: PartFile, max_bytes: int) -> FetchResult | None:
+async def _receive(
+    response: httpx.Response, part: PartFile, max_bytes: int, statuses: frozenset[int]
+) -> FetchResult | None:
     """Write the body to ``part``; return why it could not be received."""
-    if response.status_code != 200:
+    if response.status_code not in statuses:
         wait_s = retry_after(kept_headers(response.headers.raw))
         return FetchResult(status=response.status_code, retry_after_s=wait_s)
     coding = first_header(response.headers.raw, b"content-encoding")

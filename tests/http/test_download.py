@@ -68,14 +68,34 @@ async def test_broken_response_gives_no_image(
 
 
 @pytest.mark.fault("N32")
-@pytest.mark.parametrize("status", [201, 204, 206, 304, 403, 404, 410, 429, 500, 503])
-async def test_any_status_but_200_gives_no_image(
+@pytest.mark.parametrize("status", [202, 204, 205, 304, 403, 404, 410, 429, 500, 503])
+async def test_status_without_a_file_gives_no_image(
     status: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    body = b"" if status in (204, 304) else b"<Error/>"
+    body = b"" if status in (204, 205, 304) else b"<Error/>"
     response = wire.response(body, f"{status} Some", Retry_After="7")
     result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     assert result == FetchResult(status=status, retry_after_s=7.0)
+
+
+@pytest.mark.parametrize("status", [201, 203, 206])
+async def test_paid_image_arrives_with_an_unusual_status(
+    status: int, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    file = tmp_path / "1.png"
+    response = wire.response(IMAGE, f"{status} Some")
+    result, _ = await fetch_once(routes({"/1.png": response}), verify, file)
+    assert result is None
+    assert file.read_bytes() == IMAGE
+
+
+async def test_url_without_a_host_is_refused_in_words(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with downloader(verify) as client:
+        result = await fetch(client, "https:///1.png", tmp_path / "1.png")
+    assert result is not None
+    assert result.forbidden == "download refused: the URL has no host; expected https://HOST/PATH"
 
 
 async def test_a_refused_connection_is_tried_again_later(
