@@ -14,6 +14,9 @@ _BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
 _BUCKET_PATH: Final = re.compile(r"(?P<scheme>s3|gs|az):(?:/+(?P<rest>.*))?", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE: Final = "file://"
+_REQUESTS: Final = "/images/"
+"""Directory of the requests of the Images API below the base URL."""
+_HOST: Final = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}", re.IGNORECASE)
 
 
 def check_base_url(url: str, *, insecure_http: bool = False) -> str:
@@ -154,7 +157,26 @@ def path_below(root: str, path: str) -> str:
 
 def absolute_url(url: str, base_url: str) -> str:
     """Return the URL of an image; one without a scheme is relative to the URL of the request."""
-    return url_in_document(url, f"{base_url}/images/generations")
+    return url_in_document(url, f"{base_url}{_REQUESTS}generations")
+
+
+def image_urls(url: str, base_url: str) -> list[str]:
+    """Return the URLs that the URL of an image may mean, the one of `absolute_url` first.
+
+    ``files/1.png`` is relative to the request (RFC 3986, section 5). Some servers mean a path below
+    the base URL or their root, or a host of which they left out the scheme.
+    """
+    first = absolute_url(url, base_url)
+    below = f"{base_url}{_REQUESTS}"
+    path = first.removeprefix(below)
+    if path == first or not path:
+        return [first]
+    parts = urlsplit(base_url)
+    found = [first, f"{base_url}/{path}", f"{parts.scheme}://{parts.netloc}/{path}"]
+    host, _, rest = path.partition("/")
+    if rest and _HOST.fullmatch(host):
+        found.append(f"{parts.scheme}://{path}")
+    return list(dict.fromkeys(found))
 
 
 def url_in_document(url: str, document_url: str) -> str:

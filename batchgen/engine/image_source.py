@@ -7,17 +7,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 from batchgen.engine.compressed_response import Compressed
 from batchgen.engine.context import RunContext
+from batchgen.engine.failed_download import is_overdue
 from batchgen.engine.placing import Placer
 from batchgen.engine.spooled_image import SpoolUnreadable, StillCompressed, spooled_image
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.copies import find_original
 from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_decode_thread
-from batchgen.urls import absolute_url, is_loopback
+from batchgen.urls import image_urls, is_loopback
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
@@ -68,11 +70,13 @@ class ImageSource:
             part.write_blocking(unpack_base64(base64))
 
     def url_of(self, image: DueImage) -> str:
-        """Return the absolute URL of an image.
+        """Return the absolute URL of an image; every second try is of another reading.
 
         It is at the current port of an endpoint that is restarted for each run.
         """
-        url = absolute_url(image.url or "", self._context.base_url)
+        url, *others = image_urls(image.url or "", self._context.base_url)
+        if others and image.tries % 2 == 1 and not is_overdue(image, utc_now()):
+            url = others[image.tries // 2 % len(others)]
         if not self._context.profile.moves_results:
             return url
         parts = urlsplit(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchgen.urls import absolute_url
+from batchgen.urls import absolute_url, image_urls
 
 BASE = "https://gateway.example/api/v1"
 
@@ -35,3 +35,33 @@ def test_a_relative_url_is_relative_to_the_request(url: str, found: str) -> None
 )
 def test_an_absolute_url_stays_unchanged(url: str) -> None:
     assert absolute_url(url, BASE) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "others"),
+    [
+        (
+            "files/x.png",
+            ["https://gateway.example/api/v1/files/x.png", "https://gateway.example/files/x.png"],
+        ),
+        (
+            "https://gateway.example/api/v1/images/x.png",
+            ["https://gateway.example/api/v1/x.png", "https://gateway.example/x.png"],
+        ),
+        (
+            "cdn.example/x.png",
+            [
+                "https://gateway.example/api/v1/cdn.example/x.png",
+                "https://gateway.example/cdn.example/x.png",
+                "https://cdn.example/x.png",
+            ],
+        ),
+        ("/files/x.png", []),
+        ("https://cdn.example/x.png", []),
+        ("../files/x.png", []),
+    ],
+)
+def test_relative_url_may_mean_several_places(url: str, others: list[str]) -> None:
+    first, *found = image_urls(url, BASE)
+    assert first == absolute_url(url, BASE)
+    assert found == others
