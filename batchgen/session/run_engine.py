@@ -64,6 +64,7 @@ from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
+from batchgen.text import duration
 from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
@@ -409,7 +410,7 @@ _STOPPED_TEXT = {
     " billed; look at the provider's status and log before going on",
     OUTAGE: "outage: the provider returns its own error for every request; look at its"
     " status page and run again later",
-    RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
+    RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour",
     THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"
     " balance of the account, then run again",
 }
@@ -420,4 +421,7 @@ def _stopped_text(status: DispatchStatus) -> str | None:
     if status.stopped is None or status.stopped not in _STOPPED_TEXT:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
+    if status.stopped == RETRY_AFTER:
+        wait = f" ({duration(status.too_long_s)})" if status.too_long_s else ""
+        text = f"{text}{wait}; run again later"
     return f"{text}; the last response: {status.last_error}" if status.last_error else text

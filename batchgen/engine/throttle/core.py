@@ -65,6 +65,7 @@ class ThrottleCore:
         self._next_id = 0
         self._probe: int | None = None
         self._stopped: str | None = None
+        self._too_long_s: float | None = None
 
     def try_start(self, now: float, images: int = 1) -> Decision:
         """Return a ticket if a request for ``images`` images may start now, else why not.
@@ -161,6 +162,7 @@ class ThrottleCore:
             waiting_for=self._waiting_for(now),
             stopped=self._stopped,
             last_error=self._last_error,
+            too_long_s=self._too_long_s,
         )
 
     def intervals(self, now: float) -> Mapping[str, float]:
@@ -239,6 +241,7 @@ class ThrottleCore:
         if retry_after_s is not None and not (math.isfinite(retry_after_s) and retry_after_s > 0):
             retry_after_s = None
         if retry_after_s is not None and retry_after_s > self._limits.max_retry_after_s:
+            self._too_long_s = max(self._too_long_s or 0.0, retry_after_s)
             self.stop(RETRY_AFTER)
         if self._throttled.throttled(now):
             self.stop(THROTTLED)

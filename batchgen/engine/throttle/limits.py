@@ -111,6 +111,8 @@ class DispatchStatus:
     """Requests per minute as learned from 429s; None if a rate is declared or none was learned."""
     last_error: str = ""
     """Code and message of the last unsuccessful response; empty before the first."""
+    too_long_s: float | None = None
+    """The wait that the provider requested and that ended dispatch, in seconds."""
 
 
 class DispatchStopped(Exception):
