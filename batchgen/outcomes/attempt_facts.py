@@ -49,11 +49,24 @@ class Case:
 
     @cached_property
     def error(self) -> ErrorBody | None:
-        """The error in the response. Under an error status a plain text is one, too."""
-        response = self.response
-        if response.error is None and response.text and not response.html and self.status >= 400:
-            return ErrorBody(message=response.text, envelope=False)
-        return response.error
+        """The error in the response.
+
+        Under an error status a plain text is one, too; without an image also one that says why.
+        """
+        response, text = self.response, self.response.text
+        if response.error is not None or response.html or not text:
+            return response.error
+        is_error = self.status >= 400 or (not response.images and self._says_why(text))
+        return ErrorBody(message=text, envelope=False) if is_error else None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the error is only a text of a success."""
+        return self.error is not None and self.response.error is None and self.status < 300
+
+    def _says_why(self, text: str) -> bool:
+        """Return whether the text of a success without an image speaks of money or safety."""
+        return any(says(kind, text, prompt=self.prompt) for kind in (Kind.MONEY, Kind.BLOCKED))
 
     @cached_property
     def code(self) -> str:

@@ -243,6 +243,13 @@ ERROR_RULES: Final = (
     Rule(when=_named(Kind.THROTTLED), outcome=_THROTTLED, code="{name}"),
     Rule(when=_in_words(Kind.ACCESS), outcome=_STOP, hint=_CHECK_KEY),
     Rule(when=_in_words(Kind.STOP), outcome=_STOP),
+    # A model that writes why it made no image may have been charged.
+    Rule(
+        when=lambda case: _in_words(Kind.BLOCKED)(case) and case.is_told,
+        outcome=_BLOCKED,
+        billed=_MAYBE,
+        code="no_image",
+    ),
     Rule(when=_in_words(Kind.BLOCKED), outcome=_BLOCKED),
 )
 """The codes, types and phrases of an error, in a failed task or under any status."""
@@ -274,7 +281,7 @@ _SUCCESS: Final = (
         outcome=_SPOILED,
         billed=_YES,
         code="no_image",
-        message="HTTP {status} without an image",
+        message="HTTP {status} without an image{quoted}",
     ),
 )
 

@@ -2,9 +2,9 @@
 
 If several sources disagree, the first of these applies:
 
-1. ``retry-after-ms``, ``retry-after``, ``x-retry-after``: an instruction for this request. The
-   first one with a wait applies; of a repeated header, the longest wait.
-2. ``retryDelay`` in the error (Google): the same instruction in the body.
+1. ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after``, ``x-retry-after``: an instruction
+   for this request. The first one with a wait applies; of a repeated header, the longest wait.
+2. ``retryDelay`` (Google) or ``retry_after`` in the error: the same instruction in the body.
 3. ``ratelimit`` and all ``*-ratelimit-reset*`` headers: the state of several limits, of which one
    is exhausted. Limits with a remaining amount above 0 are ignored. Of the others, the longest wait
    applies: a request after a shorter one would be refused again.
@@ -63,6 +63,11 @@ _IN_WORDS: Final = (
 _RESET: Final = re.compile(
     r"(?:x-|anthropic-)?rate-?limit-(?:(?P<of>[a-z-]+)-)?reset(?:-(?P<after>[a-z-]+))?"
 )
+_NAMES: Final = frozenset(
+    ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-retry-after", "ratelimit")
+)
+"""https://learn.microsoft.com/en-us/rest/api/cosmos-db/common-cosmosdb-rest-response-headers has
+``x-ms-retry-after-ms``."""
 _EPOCH_S: Final = 1e9
 """A number from here on is a Unix time in seconds (since 2001), not a wait of 30 years."""
 _EPOCH_MS: Final = 1e12
@@ -71,7 +76,7 @@ _EPOCH_MS: Final = 1e12
 def is_wait_header(name: str) -> bool:
     """Return whether a header, named in lower case, may contain a wait or describe a limit."""
     return (
-        name in ("retry-after", "retry-after-ms", "x-retry-after", "ratelimit")
+        name in _NAMES
         or _RESET.fullmatch(name) is not None
         or _RESET.fullmatch(name.replace("remaining", "reset")) is not None
         or _RESET.fullmatch("reset".join(name.rsplit("limit", 1))) is not None
@@ -117,6 +122,7 @@ def retry_after(
     now = _date(headers.get("date", ""))
     for wait_s in (
         _milliseconds(headers.get("retry-after-ms", "")),
+        _milliseconds(headers.get("x-ms-retry-after-ms", "")),
         _instruction(headers.get("retry-after", ""), now),
         _instruction(headers.get("x-retry-after", ""), now),
         _valid(delay_s),

@@ -26,15 +26,38 @@ _CODES: Final = (
 _TYPES: Final = ("type", "error_type", "status")
 _MESSAGES: Final = (
     "message", "msg", "detail", "error_msg", "error_message", "errorMessage", "status_msg",
-    "fail_reason", "failure", "Message", "description", "title",
+    "fail_reason", "failure", "Message", "errmsg", "reason", "description", "title",
 )  # fmt: skip
 _INNER: Final = ("innererror", "inner_error", "metadata", "error")
 _INNER_NAMES: Final = (*_CODES, *_TYPES, "reason", "limit_source")
+_WAITS: Final = ("retry_after", "retryAfter", "retry_after_seconds", "retryAfterSeconds")
+"""https://discord.com/developers/docs/topics/rate-limits,
+https://core.telegram.org/bots/api#responseparameters"""
 _MAX_DEPTH: Final = 4
 
 
 def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
     """Return the error in a document or in its ``data`` or ``output``, or None."""
+    found = _find_error(document)
+    if found is None or found.retry_after_s is not None:
+        return found
+    places = (document, *(document.get(name) for name in ("error", "detail", "parameters")))
+    return replace(found, retry_after_s=next(filter(None, map(_named_wait, places)), None))
+
+
+def _named_wait(part: object) -> float | None:
+    """Return the seconds in a field for the wait, as Discord and Telegram have it."""
+    if not isinstance(part, dict):
+        return None
+    for name in _WAITS:
+        value = part.get(name)
+        wait_s = duration(str(value)) if isinstance(value, (str, int, float)) else None
+        if wait_s is not None:
+            return wait_s
+    return None
+
+
+def _find_error(document: Mapping[str, Any]) -> ErrorBody | None:
     error = document.get("error")
     if isinstance(error, str) and error:
         names = _names(document)
@@ -51,7 +74,15 @@ def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def message_of(document: Mapping[str, Any]) -> str:
-    """Return the text for people in a document without a known error; empty without one."""
+    """Return the text for people in a document without a known error; empty without one.
+
+    A chat model may write why it made no image.
+    """
+    for choice in dicts_in(document.get("choices")):
+        message = choice.get("message")
+        text = _joined(message.get("content")) if isinstance(message, dict) else ""
+        if text:
+            return text
     return _message(document)
 
 
@@ -182,8 +213,8 @@ def _flat(document: Mapping[str, Any]) -> ErrorBody | None:
 def _names(holder: Mapping[str, Any]) -> dict[str, Any]:
     code = _first(holder, _CODES)
     kind = _first(holder, _TYPES)
-    if kind == "about:blank":  # RFC 9457: the type says no more than the status
-        kind = ""
+    if kind == "about:blank" or (kind.isdecimal() and len(kind) == 3):
+        kind = ""  # RFC 9457: the type says no more than the status
     return {"code": code, "type": "" if kind == code else kind}
 
 
