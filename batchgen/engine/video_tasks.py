@@ -156,5 +156,5 @@ class TaskPoller:
 def _no_task_text(url: str, failure: NoDocument) -> str:
     """Return that nothing is known at a polling URL, with the id that is not part of the URL."""
     place, _, task = url.partition("#")
-    named = f"task {unquote(task)}, polled at " if task else ""
+    named = f"{unquote(task)}, polled at " if task else ""
     return f"{named}{place}: {failure}"

@@ -82,7 +82,7 @@ async def test_id_that_is_not_in_the_url_is_reported() -> None:
     found = await poller.poll_until_done(image.task or "")
     assert set(client.urls) == {"https://api.example/t/1"}
     assert found == TaskUnresolved(
-        "task job 7, polled at https://api.example/t/1: HTTP 404: a body that is not JSON:"
+        "job 7, polled at https://api.example/t/1: HTTP 404: a body that is not JSON:"
         " 404: Not Found",
         unknown=True,
     )
