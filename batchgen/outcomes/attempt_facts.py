@@ -60,7 +60,7 @@ class Case:
         return ErrorBody(message=text, envelope=False) if is_error else None
 
     @property
-    def is_told(self) -> bool:
+    def is_only_text(self) -> bool:
         """Whether the error is only a text of a success."""
         return self.error is not None and self.response.error is None and self.status < 300
 

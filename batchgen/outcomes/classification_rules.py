@@ -245,7 +245,7 @@ ERROR_RULES: Final = (
     Rule(when=_in_words(Kind.STOP), outcome=_STOP),
     # A model that writes why it made no image may have been charged.
     Rule(
-        when=lambda case: _in_words(Kind.BLOCKED)(case) and case.is_told,
+        when=lambda case: _in_words(Kind.BLOCKED)(case) and case.is_only_text,
         outcome=_BLOCKED,
         billed=_MAYBE,
         code="no_image",
