@@ -26,7 +26,6 @@ The object stays when a lease is released, so that epochs only grow.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import threading
@@ -37,16 +36,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import quote
 
+from batchgen.cluster.lease_record import (
+    FoundLease,
+    LeaseRecord,
+    lease_name,
+    read_lease,
+    swap_lease,
+)
 from batchgen.errors import BatchLockedError, SettingsError, StoppedError
-from batchgen.storage.store import StaleObjectError, Store
+from batchgen.storage.store import Store
 from batchgen.system.process_owner import Here, Life, Owner, life_of
 from batchgen.system.process_table import this_process
 
-LOCK_PREFIX: Final = "lock/"
-WHOLE_LEDGER: Final = ""
-"""In place of a batch: the lease of a ledger in a bucket, with all of its batches."""
 _MAX_TRIES: Final = 20
 """Of a put that another driver was faster than; each try reads the lease again."""
 _TOKEN_BYTES: Final = 16
@@ -75,63 +77,9 @@ class Driver:
     take_over: bool = False
     """Whether to take the lease of a holder that cannot be seen from here, even if it renews it.
 
-    The first order waits until that holder, if it lives, counts the lease as lost.
+    The first order waits until that holder, if it lives, counts the lease as lost. The lease says
+    so meanwhile: if this driver ends early, the next one waits.
     """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """The content of the object. It changes with each put, so its tag does too."""
-
-    epoch: int
-    token: str
-    """Random; identifies one acquired lease."""
-    renewals: int
-    is_held: bool
-    owner: Owner
-
-    def as_json(self) -> bytes:
-        content = {
-            "epoch": self.epoch,
-            "token": self.token,
-            "renewals": self.renewals,
-            "held": self.is_held,
-            "owner": json.loads(self.owner.as_json()),
-        }
-        return json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes, place: str) -> Self:
-        """Parse the content of an object. Raises SettingsError for that of another program."""
-        try:
-            found = json.loads(data)
-            return cls(
-                epoch=int(found["epoch"]),
-                token=str(found["token"]),
-                renewals=int(found["renewals"]),
-                is_held=bool(found["held"]),
-                owner=Owner.from_json(json.dumps(found["owner"])),
-            )
-        except (ValueError, TypeError, KeyError) as exc:
-            raise SettingsError(
-                f"{place}: not a lease of batchgen: {exc!r}; expected no object, or one that"
-                " batchgen wrote. Delete it if no run of the batch is alive; nothing was sent"
-            ) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """A record as it is in the bucket."""
-
-    record: _Record
-    tag: str
-
-
-def lease_name(batch: str) -> str:
-    """Return the name of the object that is the lease of a batch, or of `WHOLE_LEDGER`."""
-    if batch == WHOLE_LEDGER:
-        return "lock.json"
-    return f"{LOCK_PREFIX}{quote(batch, safe='')}.json"
 
 
 def acquire(
@@ -145,8 +93,8 @@ def acquire(
     """Acquire the lease of a batch; it is renewed from now on.
 
     A lease that was released, and that of a dead process of this machine, is taken at once. Any
-    other one is watched for 40 seconds, or taken over and waited for 30: ``notice`` receives one
-    sentence about that. Raises
+    other one is watched for 40 seconds, or is taken over and 40 seconds follow: ``notice`` receives
+    one sentence about that. Raises
     BatchLockedError if its holder renews it or is seen alive, and SettingsError if the bucket
     fails.
     """
@@ -173,14 +121,14 @@ class _Acquisition:
 
     def acquire(self, notice: Callable[[str], None]) -> Lease:
         for _ in range(_MAX_TRIES):
-            found = _read(self._store, self._name)
-            is_free = True
+            found = read_lease(self._store, self._name)
+            is_free = found is None or not found.record.waits
             if found is not None and found.record.is_held:
                 is_free = self._wait_until_free(found, notice)
-            lease = self._put_after(found)
+            lease = self._put_after(found, waits=not is_free)
             if lease is not None:
                 if found is not None and not is_free:
-                    self._outlast(found.record.owner, notice)
+                    self._outlast(lease, found.record.owner, notice)
                 return lease
         raise BatchLockedError(
             f"{self._place}: other runs are acquiring {_title(self._batch)} too;"
@@ -191,7 +139,7 @@ class _Acquisition:
     def _place(self) -> str:
         return f"{self._store.url}/{self._name}"
 
-    def _wait_until_free(self, found: _Found, notice: Callable[[str], None]) -> bool:
+    def _wait_until_free(self, found: FoundLease, notice: Callable[[str], None]) -> bool:
         """Return when the lease may be taken, and whether its holder gives no orders any more.
 
         Raises BatchLockedError if its holder lives.
@@ -201,7 +149,7 @@ class _Acquisition:
         if life is Life.ALIVE:
             raise BatchLockedError(self._refusal(found, "which is alive"))
         if life is Life.DEAD or self._driver.take_over:
-            return life is Life.DEAD
+            return life is Life.DEAD and not found.record.waits
         lapse_s = self._times.lapse_s
         notice(
             f"{_title(self._batch)} was last run by {holder}, and that run has not ended;"
@@ -212,22 +160,31 @@ class _Acquisition:
             time.sleep(max(0.0, min(self._times.poll_s, end - _now())))
             seen = self._store.info(self._name)
             if seen is None or seen.e_tag != found.tag:
-                after = _read(self._store, self._name)
+                after = read_lease(self._store, self._name)
                 if after is None or not after.record.is_held:
                     return True
                 raise BatchLockedError(self._refusal(after, "which renewed its lease just now"))
         return True
 
-    def _outlast(self, holder: Owner, notice: Callable[[str], None]) -> None:
-        """Wait until a holder whose lease was taken counts it as lost, if it is only paused."""
-        hold_s = self._times.hold_s
-        notice(
-            f"{_title(self._batch)} is taken over from {holder}; waiting {hold_s:.0f} s, after"
-            " which that run sends nothing more, even if it is alive"
-        )
-        time.sleep(hold_s)
+    def _outlast(self, lease: Lease, holder: Owner, notice: Callable[[str], None]) -> None:
+        """Wait until a holder whose lease was taken counts it as lost, if it is only paused.
 
-    def _refusal(self, found: _Found, how: str) -> str:
+        As long as for a lease that lapses: what it ordered at its last moment has left by then.
+        """
+        lapse_s = self._times.lapse_s
+        try:
+            notice(
+                f"{_title(self._batch)} is taken over from {holder}; waiting {lapse_s:.0f} s, after"
+                " which that run sends nothing more, even if it is alive"
+            )
+            if lease.lost.wait(lapse_s):
+                raise BatchLockedError(f"{lease.reason}; nothing was changed")
+        except BaseException:
+            lease.release()  # the next driver waits in its place
+            raise
+        lease.end_wait()
+
+    def _refusal(self, found: FoundLease, how: str) -> str:
         owner = found.record.owner
         command = f" ({owner.command})" if owner.command else ""
         look = " ".join(["batchgen status", *map(shlex.quote, filter(None, [self._batch]))])
@@ -236,23 +193,24 @@ class _Acquisition:
             f" nothing was changed. Look on that machine: {look}"
         )
 
-    def _put_after(self, found: _Found | None) -> Lease | None:
+    def _put_after(self, found: FoundLease | None, *, waits: bool) -> Lease | None:
         """Write our record in place of the one that was found; None if another was faster."""
-        record = _Record(
+        record = LeaseRecord(
             epoch=1 if found is None else found.record.epoch + 1,
             token=self._token,
             renewals=0,
             is_held=True,
             owner=self._driver.here.me,
+            waits=waits,
         )
         began = _now()
-        tag = _swap(self._store, self._name, record, None if found is None else found.tag)
+        tag = swap_lease(self._store, self._name, record, None if found is None else found.tag)
         if tag is None:
             return None
         return Lease(
             store=self._store,
             batch=self._batch,
-            acquired=_Found(record=record, tag=tag),
+            acquired=FoundLease(record=record, tag=tag),
             times=self._times,
             began=began,
         )
@@ -262,7 +220,7 @@ class Lease:
     """A lease that this process has. Leave its context, or call `release`, at the end of a run."""
 
     def __init__(
-        self, *, store: Store, batch: str, acquired: _Found, times: LeaseTimes, began: float
+        self, *, store: Store, batch: str, acquired: FoundLease, times: LeaseTimes, began: float
     ) -> None:
         self.batch = batch
         self.epoch: Final = acquired.record.epoch
@@ -274,6 +232,7 @@ class Lease:
         self._times = times
         self._last = acquired
         self._held_until = began + times.hold_s
+        self._waits = acquired.record.waits
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[str], None]] = []
@@ -310,6 +269,10 @@ class Lease:
         if not self.is_held:
             raise StoppedError(self.reason or f"the lease of {_title(self.batch)} was released")
 
+    def end_wait(self) -> None:
+        """Note, with the next renewal, that no earlier holder can send any more."""
+        self._waits = False
+
     def on_lost(self, callback: Callable[[str], None]) -> None:
         """Call back once with the reason when the lease is lost, on another thread or now."""
         with self._lock:
@@ -327,9 +290,9 @@ class Lease:
         self._threads[0].join(timeout=self._times.hold_s)
         if self.lost.is_set() or self._threads[0].is_alive():
             return
-        record = replace(self._last.record, is_held=False, renewals=self._last.record.renewals + 1)
+        record = replace(self._next_record(), is_held=False)
         with suppress(OSError):
-            _swap(self._store, self._place, record, self._last.tag)
+            swap_lease(self._store, self._place, record, self._last.tag)
 
     @property
     def _place(self) -> str:
@@ -351,15 +314,18 @@ class Lease:
             except SettingsError as exc:
                 self._lose(f"lease: {exc}")
 
+    def _next_record(self) -> LeaseRecord:
+        last = self._last.record
+        return replace(last, renewals=last.renewals + 1, waits=self._waits)
+
     def _renew_once(self) -> None:
-        began = _now()
-        record = replace(self._last.record, renewals=self._last.record.renewals + 1)
-        tag = _swap(self._store, self._place, record, self._last.tag)
+        began, record = _now(), self._next_record()
+        tag = swap_lease(self._store, self._place, record, self._last.tag)
         if tag is not None:
-            self._last = _Found(record=record, tag=tag)
+            self._last = FoundLease(record=record, tag=tag)
             self._held_until = began + self._times.hold_s
             return
-        found = _read(self._store, self._place)
+        found = read_lease(self._store, self._place)
         if found is not None and found.record.token == record.token:
             self._last = found  # the response to an earlier renewal was lost
             return
@@ -384,39 +350,6 @@ class Lease:
 
 def _title(batch: str) -> str:
     return batch or "the ledger"
-
-
-def _read(store: Store, name: str) -> _Found | None:
-    """Return the lease in the bucket; None if it is missing. Raises OSError, SettingsError.
-
-    The tag is read first. If the object changes in between, a put by that tag is refused.
-    """
-    info = store.info(name)
-    if info is None:
-        return None
-    try:
-        data = store.read(name)
-    except FileNotFoundError:
-        return None
-    return _Found(record=_Record.from_json(data, f"{store.url}/{name}"), tag=info.e_tag)
-
-
-def _swap(store: Store, name: str, record: _Record, tag: str | None) -> str | None:
-    """Write a record in place of the object with that tag, or as a new object.
-
-    Return the new tag; None if another driver was faster. Raises OSError.
-    """
-    data = record.as_json()
-    try:
-        return store.put(name, data, create=tag is None, if_tag=tag).e_tag
-    except (FileExistsError, StaleObjectError):
-        pass
-    # The service may have stored the object, and its response was lost.
-    info = store.info(name)
-    with suppress(FileNotFoundError):
-        if info is not None and store.read(name) == data:
-            return info.e_tag
-    return None
 
 
 def _life_seen_here(owner: Owner, here: Here) -> Life:

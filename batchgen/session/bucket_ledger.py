@@ -38,7 +38,8 @@ def held_ledger(
         yield None
         return
     # Imported here: few ledgers are in a bucket, and the import would delay all runs.
-    from batchgen.cluster.lease import WHOLE_LEDGER, Driver, acquire
+    from batchgen.cluster.lease import Driver, acquire
+    from batchgen.cluster.lease_record import WHOLE_LEDGER
     from batchgen.cluster.ledger_backup import EVERY_S, LedgerBackup
 
     ledger = environment.working_copy(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from batchgen.cluster.lease import Driver, Lease, LeaseTimes, acquire, lease_name
+from batchgen.cluster.lease import Driver, Lease, LeaseTimes, acquire
+from batchgen.cluster.lease_record import lease_name
 from batchgen.errors import BatchLockedError, SettingsError, StoppedError
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.process_table import this_process
@@ -119,7 +121,7 @@ def test_silent_lease_is_taken_and_its_holder_learns_it(
 
 def test_take_over_does_not_wait_for_a_lapse(store: ObjectStore) -> None:
     first = acquire(store, "shop", machine("a"), times=PATIENT)
-    takes = replace(PATIENT, hold_s=0)
+    takes = replace(PATIENT, lapse_s=0.1)
     with acquire(store, "shop", machine("b", take_over=True), times=takes) as second:
         assert second.epoch == 2
         assert "was taken by" in lost(first)
@@ -131,11 +133,65 @@ def test_take_over_of_a_paused_run_waits_until_it_stops(store: ObjectStore) -> N
     notices: list[str] = []
     first = acquire(store, "shop", machine("a"), times=paused)
     taker = machine("b", take_over=True)
-    with acquire(store, "shop", taker, times=paused, notice=notices.append) as second:
+    takes = replace(paused, renew_s=0.5)
+    with acquire(store, "shop", taker, times=takes, notice=notices.append) as second:
         assert second.epoch == 2
         assert not first.is_held
     (notice,) = notices
-    assert "after which that run sends nothing more" in notice
+    assert "waiting 4 s, after which that run sends nothing more" in notice
+
+
+KILLED = """
+import os, signal, sys, threading, time
+from batchgen.cluster.lease import Driver, LeaseTimes, acquire
+from batchgen.storage.object_store import ObjectStore
+
+def interrupt(text):
+    assert "is taken over from" in text
+    threading.Timer(0.2, os.kill, (os.getpid(), {signal})).start()
+
+store = ObjectStore({url!r}, {options!r})
+driver = Driver(take_over=True)
+acquire(store, "shop", driver, times=LeaseTimes(lapse_s=90), notice=interrupt)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_take_over_that_ended_early_leaves_its_wait(
+    name: str, s3: S3Server, store: ObjectStore
+) -> None:
+    """The run from which it was taken may be paused, and send its next order."""
+    paused = LeaseTimes(renew_s=3600, hold_s=60, lapse_s=90)
+    first = acquire(store, "shop", machine("a"), times=paused)
+    number = int(signal.Signals[name])
+    script = KILLED.format(signal=number, url=store.url, options=s3.options)
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert done.returncode == -number, done.stderr
+    notices: list[str] = []
+    soon = replace(PATIENT, lapse_s=0.5)
+    with acquire(store, "shop", times=soon, notice=notices.append) as third:
+        assert third.epoch == 3
+        third.end_wait()
+    assert len(notices) == 1
+    assert "waiting 0 s, after which that run sends nothing more" in notices[0]
+    first.release()
+    with acquire(store, "shop", times=soon, notice=notices.append):
+        assert len(notices) == 1, "the wait is over"
+
+
+def test_take_over_of_a_take_over_refuses_the_first(store: ObjectStore) -> None:
+    acquire(store, "shop", machine("a"), times=PATIENT)
+    taken = replace(PATIENT, lapse_s=0.1)
+    seconds: list[Lease] = []
+
+    def take_again(text: str) -> None:
+        seconds.append(acquire(store, "shop", machine("c", take_over=True), times=taken))
+
+    with pytest.raises(BatchLockedError, match=r"was taken by .*; nothing was changed"):
+        acquire(store, "shop", machine("b", take_over=True), times=PATIENT, notice=take_again)
+    (second,) = seconds
+    assert second.is_held
+    second.release()
 
 
 def test_lease_of_a_killed_process_here_is_taken_at_once(s3: S3Server, store: ObjectStore) -> None:

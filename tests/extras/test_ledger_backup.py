@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from batchgen.cluster.lease import WHOLE_LEDGER, Driver, LeaseTimes, acquire
+from batchgen.cluster.lease import Driver, LeaseTimes, acquire
+from batchgen.cluster.lease_record import WHOLE_LEDGER
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.failpoints import Point
 from batchgen.system.process_table import this_process
@@ -238,7 +239,7 @@ def test_driver_that_loses_its_lease_sends_no_more(shop: Shop, tmp_path: Path) -
         with rig.start("run", "batch.yaml", "--db", one.url, cwd=one.directory, env=one.env) as run:
             while not slow.bill():
                 assert run.poll() is None
-            times = LeaseTimes(hold_s=0)  # the run has the time to see it
+            times = LeaseTimes(lapse_s=0)  # the run has the time to see it
             with acquire(shop.state, WHOLE_LEDGER, other_machine(take_over=True), times=times):
                 out, err = run.communicate(timeout=rig.TIMEOUT_S)
             assert run.returncode == 3, out + err

@@ -13,7 +13,8 @@ import pytest
 
 from batchgen.cluster.backed_executor import BackedExecutor
 from batchgen.cluster.intents import spool_objects
-from batchgen.cluster.lease import WHOLE_LEDGER, acquire
+from batchgen.cluster.lease import acquire
+from batchgen.cluster.lease_record import WHOLE_LEDGER
 from batchgen.engine.executor import ExchangeOrder, NotSentError, Wait
 from batchgen.job import AttemptId
 from batchgen.money import PriceTerms
