@@ -21,7 +21,18 @@ _PIECES_AT_ONCE: Final = 4
 _DIGEST: Final = "sha256"
 """User metadata of our objects. A program that writes other content does not keep it."""
 _CLIENT: Final = {"timeout": timedelta(minutes=5), "connect_timeout": timedelta(seconds=10)}
-_RETRY: Final = {"max_retries": 8, "retry_timeout": timedelta(minutes=1)}
+_RETRY: Final = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
+"""Until a service has responded once. Where nothing listens, this takes 1 to 4 seconds."""
+_PATIENT: Final = {
+    "max_retries": 1000,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=3),
+        "base": 2,
+    },
+}
+"""Afterwards: a service that restarts costs a run nothing."""
 _TYPES: Final = {
     "jpg": "image/jpeg",
     "json": "application/json",
@@ -60,9 +71,12 @@ class ObjectStore:
         client: dict[str, Any] = dict(_CLIENT)
         if any(value.startswith("http://") for value in options.values()):
             client["allow_http"] = True
+        place, config = _as_url(self.url), dict(options)
         try:
-            self._store: Any = from_url(
-                _as_url(self.url), config=dict(options), client_options=client, retry_config=_RETRY
+            self._store: Any
+            self._store, self._patient = (
+                from_url(place, config=config, client_options=client, retry_config=retry)
+                for retry in (_RETRY, _PATIENT)
             )
         except (BaseError, ValueError) as exc:
             raise SettingsError(f"{url}: cannot be used: {_first_line(exc)}") from None
@@ -193,6 +207,8 @@ class ObjectStore:
             raise StoreError(22, f"not a usable name: {_first_line(exc)}", place) from None
         except exceptions.BaseError as exc:
             raise StoreError(5, f"not {done}: {_first_line(exc)}", place) from None
+        else:
+            self._store = self._patient
 
 
 def copy_to_free_name(store: Store, source: str, target: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,3 +180,23 @@ def test_name_that_no_request_can_have_is_a_store_error(name: str, store: Object
             operation(name)
     with pytest.raises(StoreError, match="not a usable name"):
         store.put(name, b"one")
+
+
+def test_outage_of_seconds_is_waited_out(proxied: ObjectStore, behavior: Behavior) -> None:
+    """A service that restarts during a run stops nothing."""
+    proxied.put("before", b"")
+    behavior.is_down = True
+    end = threading.Timer(6, setattr, (behavior, "is_down", False))
+    end.start()
+    proxied.put("mug", b"one", create=True)
+    assert not behavior.is_down
+    assert proxied.read("mug") == b"one"
+    end.join()
+
+
+def test_service_that_never_responded_fails_soon(proxied: ObjectStore, behavior: Behavior) -> None:
+    behavior.is_down = True
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="after 8 retries"):
+        proxied.put("mug", b"one")
+    assert time.monotonic() - began < 20

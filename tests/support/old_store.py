@@ -23,6 +23,8 @@ class Behavior:
     """PUT requests are answered with 403 and not carried out."""
     refuse_gets: bool = False
     """GET and HEAD requests are answered with 403."""
+    is_down: bool = False
+    """All requests are answered with 503 and not carried out, as during a restart."""
     only: str = ""
     """Concerns only requests whose URL contains this text."""
     requests: list[str] = field(default_factory=list)
@@ -43,6 +45,9 @@ def s3_proxy(endpoint: str, behavior: Behavior) -> Iterator[str]:
             concerned = behavior.only in self.path
             dropped = {"if-none-match", "if-match"} if behavior.drop_conditions else set[str]()
             headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
+            if concerned and behavior.is_down:
+                self._reply(503, {}, b"<Error><Code>ServiceUnavailable</Code></Error>")
+                return
             if self.command == "PUT" and concerned and behavior.refuse_puts:
                 self._reply(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
                 return
