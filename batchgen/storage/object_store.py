@@ -25,14 +25,17 @@ _RETRY: Final = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
 """Until a service has responded once. Where nothing listens, this takes 1 to 4 seconds."""
 _PATIENT: Final = {
     "max_retries": 1000,
-    "retry_timeout": timedelta(seconds=30),
+    "retry_timeout": timedelta(seconds=20),
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=3),
         "base": 2,
     },
 }
-"""Afterwards: a service that restarts costs a run nothing."""
+"""Afterwards: a service that restarts costs a run nothing.
+
+A lease lasts longer without a renewal, so that a run that stops names the bucket as the reason.
+"""
 _TYPES: Final = {
     "jpg": "image/jpeg",
     "json": "application/json",
