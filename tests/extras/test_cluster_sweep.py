@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.system.failpoints import Point
+from tests.bench.cluster import measured, place
 from tests.support import rig
 from tests.support.cluster_batch import ClusterBatch
 from tests.support.extras import require
@@ -143,3 +144,18 @@ def test_strict_rate_limit_loses_no_job(s3: S3Server, cluster: RayCluster, tmp_p
         batch.judge()
         # How many depends on the machine; a refusal is free and widens the gap.
         assert batch.states() == {"done": 300}
+
+
+def test_two_thousand_jobs_cost_once_in_flat_memory(tmp_path: Path) -> None:
+    """The driver needs for 2,000 jobs what it needs for 500; three nodes and a cheap bucket."""
+    peaks = []
+    with place(tmp_path, 0.1, quick=True) as here:
+        for jobs in (500, 2_000):
+            batch = here.batch(f"flat-{jobs}", jobs)
+            peaks.append(measured(here, batch, batch.arguments()).rss_mb)
+            assert batch.states() == {"done": jobs}
+            assert len(here.served.bill()) - batch.before == jobs
+            assert batch.left_over() == []
+            batch.judge()
+    print(f"peaks: {peaks[0]:.0f} and {peaks[1]:.0f} MB")
+    assert peaks[1] - peaks[0] < 15

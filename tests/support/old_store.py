@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +29,8 @@ class Behavior:
     """Concerns only requests whose URL contains this text."""
     requests: list[str] = field(default_factory=list)
     """Method, URL and status of each request."""
+    watch: Callable[[bytes], None] | None = None
+    """Receives the headers and the body of each request."""
 
 
 @contextmanager
@@ -42,6 +44,8 @@ def s3_proxy(endpoint: str, behavior: Behavior) -> Iterator[str]:
         def _forward(self) -> None:
             size = int(self.headers.get("content-length") or 0)
             body = self.rfile.read(size)
+            if behavior.watch is not None:
+                behavior.watch(self.path.encode() + self.headers.as_bytes() + body)
             concerned = behavior.only in self.path
             dropped = {"if-none-match", "if-match"} if behavior.drop_conditions else set[str]()
             headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}

@@ -33,12 +33,18 @@ class RayCluster:
     process: subprocess.Popen[str]
     scratch: Path
     """Directory of the temporary files of its actors."""
+    dashboard: str = ""
+    """HOST:PORT of its dashboard, if that was requested."""
 
     def actors(self) -> list[int]:
         """Return the process ids of the actors, oldest first."""
         return sorted(
             pid for pid in _below(self.process.pid) if _title(pid).startswith("ray::Actor")
         )
+
+    def head(self) -> int:
+        """Return the process id of the server that knows all nodes (GCS)."""
+        return next(pid for pid in self.pids() if "gcs_server" in _title(pid).partition("\0")[0])
 
     def pids(self) -> list[int]:
         """Return the process ids of all that belongs to the cluster."""
@@ -54,13 +60,16 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(env: Mapping[str, str], nodes: int = 3) -> Iterator[RayCluster]:
+def ray_cluster(
+    env: Mapping[str, str], nodes: int = 3, *, has_dashboard: bool = False
+) -> Iterator[RayCluster]:
     """Start a cluster whose actors have this environment; stopped at the end."""
+    options = [str(nodes), *(["dashboard"] if has_dashboard else [])]
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
     with (
         tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as scratch,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.ray_cluster", str(nodes)],
+            [sys.executable, "-m", "tests.support.ray_cluster", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -76,7 +85,13 @@ def ray_cluster(env: Mapping[str, str], nodes: int = 3) -> Iterator[RayCluster]:
         assert process.stdin is not None
         try:
             ready = json.loads(process.stdout.readline())
-            yield RayCluster(ready["gcs"], Path(ready["session"]), process, Path(scratch))
+            yield RayCluster(
+                ready["gcs"],
+                Path(ready["session"]),
+                process,
+                Path(scratch),
+                ready["dashboard"] or "",
+            )
         finally:
             process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
@@ -108,17 +123,21 @@ def _title(pid: int) -> str:
     return ""
 
 
-def main(count: int) -> None:
+def main(count: int, *, has_dashboard: bool) -> None:
     """Start the nodes, and obey commands until the end of stdin."""
     from ray.cluster_utils import Cluster
 
     arguments = {"num_cpus": 2, "object_store_memory": _STORE_BYTES}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
-    )
+    head = {**arguments, "include_dashboard": has_dashboard, "dashboard_port": 0}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     others = [cluster.add_node(**arguments) for _ in range(count - 1)]
     session = cluster.head_node.get_session_dir_path()
-    print(json.dumps({"gcs": cluster.head_node.gcs_address, "session": session}), flush=True)
+    ready = {
+        "gcs": cluster.head_node.gcs_address,
+        "session": session,
+        "dashboard": cluster.webui_url if has_dashboard else "",
+    }
+    print(json.dumps(ready), flush=True)
     for line in sys.stdin:
         if line.strip() == "remove" and others:
             cluster.remove_node(others.pop(), allow_graceful=False)
@@ -128,4 +147,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), has_dashboard="dashboard" in sys.argv[2:])
