@@ -71,6 +71,8 @@ class LateResponses:
         self._grace_s = grace_s
         self._own = own
         self._keeps_objects = keeps_objects
+        self._at_end = dict[AttemptId, _Place]()
+        """What was in the buckets at the end of the run."""
 
     async def before_recovery(self) -> bool:
         """Bring the responses that this run needs; wait a while for those that may be coming.
@@ -108,21 +110,27 @@ class LateResponses:
         await self._settle(places)
 
     async def at_end(self) -> int:
-        """Settle attempts of this batch whose responses came late, and return how many.
-
-        Objects that are no longer needed are deleted.
-        """
+        """Settle attempts of this batch whose responses came late, and return how many."""
         try:
-            places = await in_store_thread(self._list)
+            self._at_end = places = await in_store_thread(self._list)
             if not places:
                 return 0
             await self._bring(places)
-            settled = await self._settle(places)
-            await self._remove_spent(places)
+            return await self._settle(places)
         except OSError as exc:
-            self._context.notice("late responses", f"warning: late responses: {exc}")
+            self._warn(exc)
             return 0
-        return settled
+
+    async def remove_spent(self) -> None:
+        """Delete what nothing needs after the images of late responses are saved."""
+        try:
+            if self._at_end:
+                await self._remove_spent(self._at_end)
+        except OSError as exc:
+            self._warn(exc)
+
+    def _warn(self, error: OSError) -> None:
+        self._context.notice("late responses", f"warning: late responses: {error}")
 
     def _may_come(self, place: _Place) -> bool:
         """Return whether the sender of a request may still put its response."""

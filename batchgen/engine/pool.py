@@ -77,6 +77,9 @@ class LateResponses(Protocol):
         """Settle attempts by responses that came late; return how many."""
         ...
 
+    async def remove_spent(self) -> None:
+        """Delete what `at_end` found in buckets and nothing needs any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
@@ -186,8 +189,10 @@ class Pool:
             except LedgerWriteError as exc:
                 context.throttle.stop(f"{LEDGER}: {exc}")
             self._redelivery.close(waited=context.guard.waited)
-        if late is not None and await late.at_end():
-            await self._deliver_backlog()
+        if late is not None:
+            if await late.at_end():
+                await self._deliver_backlog()
+            await late.remove_spent()
         await context.guard.settle(context.run, context.ledger)
         await self._copy_shared()
         context.tally.jobs_at_fault += await context.ledger.run(

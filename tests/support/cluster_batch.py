@@ -74,11 +74,11 @@ class ClusterBatch:
         )
         return {row["state"]: row["n"] for row in rows}
 
-    def judge(self) -> None:
-        """Compare ledger, bill and objects."""
+    def judge(self, *, was_rebought: bool = False) -> None:
+        """Compare ledger, bill and objects; see `rig.judge_money`."""
         self.served.wait_until_idle()
         db = self.directory / "batchgen.db"
-        rig.judge_money(db, self.served.bill()[self.before :])
+        rig.judge_money(db, self.served.bill()[self.before :], was_rebought=was_rebought)
         rows = rig.query(
             db,
             "SELECT images.path AS path, sha256 FROM images JOIN jobs ON jobs.id = job_id"
