@@ -160,8 +160,19 @@ def unpack_base64(text: str) -> bytes:
     tidy = _AROUND.sub("", text)
     if "%" in tidy:
         tidy = unquote(tidy)
-    if "+" not in tidy and " " in tidy.strip() and not _LINE_END.search(tidy):
-        # A form turned each + into a space: white space that only separates has line ends.
+    if _has_lost_plus(tidy.strip()):
         tidy = tidy.strip().replace(" ", "+")
     tidy = _SPACE.sub("", tidy).rstrip("=").replace("-", "+").replace("_", "/")
     return pybase64.b64decode(tidy + "=" * (-len(tidy) % 4), validate=True)
+
+
+def _has_lost_plus(text: str) -> bool:
+    """Return whether a form turned each ``+`` of a text into a space.
+
+    White space that only separates has line ends, or leaves lines of one length.
+    """
+    if "+" in text or " " not in text or _LINE_END.search(text):
+        return False
+    *lines, last = text.split(" ")
+    width = len(lines[0])
+    return len(last) > width or any(len(line) != width for line in lines)

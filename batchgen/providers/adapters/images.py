@@ -156,9 +156,19 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
     try:
         return parse_document(body)
     except ValueError:
-        documents = loose_documents(body)
-        if not documents and not is_image_text(body):
+        found = _loose_document(body)
+        if found is None:
             raise
+        return found
+
+
+def _loose_document(body: bytes) -> Any:
+    """Return the document of a body that is not JSON as a whole; None if it cannot be read.
+
+    The image may be in an object that is cut off.
+    """
+    documents, is_whole = loose_documents(body)
     if not documents:
-        return body.decode()
-    return documents[0] if len(documents) == 1 else gather_documents(documents)
+        return body.decode() if is_image_text(body) else None
+    document = documents[0] if len(documents) == 1 else gather_documents(documents)
+    return document if is_whole or find_images(document) else None

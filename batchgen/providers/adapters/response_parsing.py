@@ -46,25 +46,26 @@ def parse_document(body: bytes) -> Any:
             raise ValueError("nested too deeply") from exc
 
 
-def loose_documents(body: bytes) -> list[Any]:
-    """Return the objects of a body that is not JSON as a whole, each of which begins a line.
+def loose_documents(body: bytes) -> tuple[list[Any], bool]:
+    """Return the objects of a body that is not JSON as a whole, and whether the last one is whole.
 
-    JSON lines, JSON with more bytes after it (``[DONE]``), or with other text before it: a warning
-    of PHP, or ``)]}',``. A cut document has none, and neither has a page, unless JSON ends it.
+    Each begins a line: JSON lines, JSON with more bytes after it (``[DONE]``), or with other text
+    before it, a warning of PHP, or ``)]}',``. A page has none, unless JSON ends it.
     """
     text = body.decode(json.detect_encoding(body), "replace").rstrip("\0 \r\n\t")
     documents: list[Any] = []
-    at, is_page = 0, text.lstrip()[:1] == "<"
+    at, is_page, is_whole = 0, text.lstrip()[:1] == "<", True
     while len(documents) < _MAX_DOCUMENTS and (start := _LINE_OF_JSON.search(text, at)):
         try:
             document, at = _DECODER.raw_decode(text, start.end() - 1)
         except (ValueError, RecursionError):
             if start[0].endswith("{"):  # cut off, or not JSON at all
+                is_whole = False
                 break
             at = start.end()
             continue
         documents += [document] if isinstance(document, dict) else []
-    return [] if is_page and text[at:].strip() else documents
+    return ([] if is_page and text[at:].strip() else documents), is_whole
 
 
 def no_json(body: bytes, headers: Mapping[str, str]) -> Response:
