@@ -31,7 +31,14 @@ from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
 from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.money import PriceTerms, compared_dollars, dollars
-from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach, Response
+from batchgen.outcomes.classify import (
+    NO_MONEY,
+    Classification,
+    Exchange,
+    Failure,
+    Reach,
+    Response,
+)
 from batchgen.output.obstacles import Obstacles, expected_paths
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS
@@ -297,7 +304,7 @@ class Worker:
     def _stop_if_permanent(self, classification: Classification) -> None:
         """Stop dispatch after an error that every later request would get too."""
         context = self._context
-        if classification.outcome is Outcome.STOP:
+        if classification.outcome is Outcome.STOP or classification.code == NO_MONEY:
             context.throttle.stop(f"{classification.code}: {classification.message}")
         elif classification.code == "model_not_found" and not context.tally.has_image:
             context.throttle.stop(

@@ -224,6 +224,20 @@ _INCOMPLETE: Final = (
 )
 
 ERROR_RULES: Final = (
+    # A text in a success may be by a gateway before the request, or by a model that was paid for.
+    Rule(
+        when=lambda case: case.is_only_text and _in_words(Kind.BLOCKED)(case),
+        outcome=_BLOCKED,
+        billed=_MAYBE,
+        code="no_image",
+    ),
+    Rule(
+        when=lambda case: case.is_only_text,
+        outcome=_AMBIGUOUS,
+        billed=_MAYBE,
+        code=NO_MONEY,
+        hint=_TOP_UP,
+    ),
     Rule(
         when=lambda case: case.names_count and case.fee != "",
         outcome=_BLOCKED,
@@ -243,13 +257,6 @@ ERROR_RULES: Final = (
     Rule(when=_named(Kind.THROTTLED), outcome=_THROTTLED, code="{name}"),
     Rule(when=_in_words(Kind.ACCESS), outcome=_STOP, hint=_CHECK_KEY),
     Rule(when=_in_words(Kind.STOP), outcome=_STOP),
-    # A model that writes why it made no image may have been charged.
-    Rule(
-        when=lambda case: _in_words(Kind.BLOCKED)(case) and case.is_only_text,
-        outcome=_BLOCKED,
-        billed=_MAYBE,
-        code="no_image",
-    ),
     Rule(when=_in_words(Kind.BLOCKED), outcome=_BLOCKED),
 )
 """The codes, types and phrases of an error, in a failed task or under any status."""

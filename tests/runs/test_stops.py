@@ -50,6 +50,19 @@ def test_run_stops_when_the_money_is_gone(
     assert code in shown
 
 
+@pytest.mark.fault("W07")
+def test_money_in_words_of_a_success_stops_the_run(tmp_path: Path) -> None:
+    """Whether the text was paid for is unknown, so what was sent is uncertain."""
+    with scripted() as script:
+        script.reply = lambda: (200, b"Insufficient balance")
+        shown = run(tmp_path, script, code=3)
+    sent = len(script.posts)
+    assert sent <= IN_FLIGHT
+    jobs = rig.status(tmp_path)["jobs"]
+    assert (jobs["uncertain"], jobs["pending"]) == (sent, JOBS - sent)
+    assert "no_money" in shown
+
+
 @pytest.mark.fault("XC8")
 def test_429_with_should_retry_false_stops_the_run(tmp_path: Path) -> None:
     with scripted() as script:

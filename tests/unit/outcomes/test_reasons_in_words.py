@@ -41,10 +41,18 @@ def test_refusal_in_words_of_a_success_is_blocked(body: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"Insufficient balance", {"data": [], "msg": "Not enough credits"}]
+    "body",
+    [
+        b"Insufficient balance",
+        {"data": [], "msg": "Not enough credits"},
+        chat("Insufficient balance"),
+    ],
 )
 def test_money_in_words_of_a_success_stops(body: Any) -> None:
-    assert classified(body).code == "no_money"
+    """A run stops for this code; whether the text was paid for is unknown."""
+    found = classified(body)
+    assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
+    assert found.code == "no_money"
 
 
 def test_words_of_the_prompt_are_not_a_reason() -> None:
