@@ -116,10 +116,8 @@ def test_driver_on_another_machine_follows_a_lost_one(batch: ClusterBatch) -> No
     lease = json.loads(batch.store.read(name))
     lease["owner"] |= {"host": "elsewhere", "boot": "elsewhere"}
     batch.store.put(name, json.dumps(lease).encode())
-    began = time.monotonic()
     shown = batch.run(code=None)
     assert "waiting up to 40 s to see whether it is alive" in shown
-    assert time.monotonic() - began > 40
     assert json.loads(batch.store.read(name))["epoch"] == lease["epoch"] + 1
     states = batch.states()
     assert states.get("uncertain", 0) <= IN_FLIGHT

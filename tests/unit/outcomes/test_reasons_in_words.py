@@ -1,4 +1,4 @@
-"""What a provider says next to no image decides and is reported, in whatever field it says it."""
+"""What a provider says next to no image decides and is reported, in any field."""
 
 from __future__ import annotations
 

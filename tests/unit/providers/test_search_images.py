@@ -52,7 +52,7 @@ def test_url_is_found_wherever_it_is(document: object) -> None:
     "document",
     [
         {"b64_json": TEXT},
-        {"picture": TEXT},
+        {"photo": TEXT},
         TEXT,
         {"reply": {"drawn": DATA_URL}},
         {"message": {"parts": [{"source": None, "bytes": TEXT}]}},
@@ -109,7 +109,7 @@ def test_wide_and_deep_documents_are_read() -> None:
     for _ in range(100):
         deep = {"a": deep}
     assert read(deep) == ()
-    assert len(read({"pictures": [f"{PLAIN_URL}{i}" for i in range(5000)]})) == 100
+    assert len(read({"photos": [f"{PLAIN_URL}{i}" for i in range(5000)]})) == 100
 
 
 LINE = json.dumps({"created": 1, "data": [{"url": URL}]})
