@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from batchgen.commands.shown_images import ShownImages
 from batchgen.console.ask import has_browser
 from batchgen.console.progress import write_line
-from batchgen.errors import ExitCode
+from batchgen.errors import ExitCode, LedgerBusyError, LedgerError
 from batchgen.ledger.batches import find_batch
-from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.review import image_index
 from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.ledger.saved_places import saved_roots
@@ -24,6 +24,7 @@ from batchgen.review.page_url import page_url
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
 from batchgen.session.storage import check_opened
+from batchgen.system.shell_command import batch_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ def review(
     environment = Environment.load()
     ledger = environment.ledger_path(db, None)
     batch = ReviewBatch(ledger, name, _view(ledger, name, shown, served.by))
+    _check_saves(ledger, name)
 
     def ready(url: str) -> None:
         if as_json:
@@ -61,6 +63,19 @@ def review(
     with suppress(KeyboardInterrupt):
         serve(batch, host=served.host, port=served.port, on_ready=ready)
     return ExitCode.DONE
+
+
+def _check_saves(ledger: Path, name: str) -> None:
+    """Raise LedgerError if decisions could not be saved; a run that writes now is waited for."""
+    try:
+        open_for_writing(ledger, checked=True).close()
+    except LedgerBusyError:
+        pass
+    except LedgerError as exc:
+        gallery = batch_command("gallery", name)
+        raise LedgerError(
+            f"{exc}; no decision could be saved. `{gallery}` shows the images"
+        ) from None
 
 
 def _record(batch: ReviewBatch, url: str) -> dict[str, object]:

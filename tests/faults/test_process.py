@@ -209,11 +209,8 @@ def test_run_whose_directory_is_removed_ends_normally(served: rig.Endpoint, tmp_
     assert "1 of 1 job done" in out
 
 
-@pytest.mark.fault("D04", "P16")
-@pytest.mark.parametrize("closed", ["out", "batchgen.db.spool", "."])
-def test_another_user_who_may_not_write_sends_nothing(
-    closed: str, served: rig.Endpoint, tmp_path: Path
-) -> None:
+def _other_user() -> list[str]:
+    """Return the start of a command that becomes another user."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root, and setpriv to become somebody else")
@@ -223,6 +220,36 @@ def test_another_user_who_may_not_write_sends_nothing(
     )
     if seen.returncode != 0:
         pytest.skip("this environment of Python is closed to others")
+    return unprivileged
+
+
+@pytest.mark.fault("Q06")
+def test_review_that_could_save_no_decision_is_refused(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    """Else a person looks at a hundred images, and their first decision fails."""
+    other = _other_user()
+    with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
+        directory = Path(made)
+        directory.chmod(0o755)
+        rig.batchgen("run", rig.manifest(directory, served.base_url, ["one"]), cwd=directory)
+        (directory / "batchgen.db").chmod(0o444)
+        text = shell(
+            f'exec {shlex.join(other)} "$0" -m batchgen review "$1"',
+            Path("batch"),
+            cwd=directory,
+            env=rig.environment({"HOME": "/nonexistent"}),
+            code=2,
+        )
+    assert "no decision could be saved. `batchgen gallery batch` shows the images" in text
+
+
+@pytest.mark.fault("D04", "P16")
+@pytest.mark.parametrize("closed", ["out", "batchgen.db.spool", "."])
+def test_another_user_who_may_not_write_sends_nothing(
+    closed: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    unprivileged = _other_user()
     posts = served.judge("stats")["posts"]
     with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
         directory = Path(made)
