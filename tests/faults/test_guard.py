@@ -164,7 +164,7 @@ def test_endless_429s_end_a_run_and_are_named(after: int, tmp_path: Path) -> Non
 UNWRITABLE: Final = """
 import batchgen.engine.local_executor
 assert batchgen.engine.local_executor.PartFile
-def _refused(path, *, mode):
+def _refused(path, **options):
     raise PermissionError(13, "Permission denied", str(path))
 batchgen.engine.local_executor.PartFile = _refused
 """
