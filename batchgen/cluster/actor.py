@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from batchgen.cluster.messages import (
     URGENT,
     ActorSettings,
     AnyReport,
+    Beat,
     DepartOrder,
     Failed,
     FetchMessage,
@@ -59,6 +60,8 @@ from batchgen.system.process import (
 from batchgen.system.threads import in_store_thread
 
 _WATCH_S: Final = 1.0
+_LOOKS: Final = 12
+"""Looks at the node in the time after which an actor counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class Actor:
         self._reports = Gathering[tuple[int, AnyReport]](self._has_reports.set)
         """Reports that the driver does not have."""
         self._is_ending = False
+        self._is_leaving = False
+        """Whether the node is being drained."""
         self._tasks = set[asyncio.Task[Any]]()
 
     async def greet(self, nonce: bytes) -> Greeting:
@@ -134,11 +139,16 @@ class Actor:
         self._heard = time.monotonic()
         self._spawn(deadlines.watch())
         self._spawn(self._watch_driver())
+        self._spawn(self._watch_node())
 
-    async def beat(self) -> float:
-        """Note that the driver lives; return the time of the clock of this process."""
+    def is_node_leaving(self) -> bool:
+        """Return whether the node is being drained; blocks. Raises any error of the cluster."""
+        return False
+
+    async def beat(self) -> Beat:
+        """Note that the driver lives; say what time it is here, and whether the node leaves."""
         self._heard = time.monotonic()
-        return self._heard
+        return Beat(self._heard, self._is_leaving)
 
     async def take(self, orders: Orders) -> list[tuple[int, AnyReport]]:
         """Begin to carry out orders, and return reports of others; see `reports`."""
@@ -234,6 +244,13 @@ class Actor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _watch_node(self) -> None:
+        """Look from time to time whether the node leaves; no reply to a beat waits for that."""
+        while not self._is_leaving:
+            with suppress(Exception):  # of many kinds; the next look may succeed
+                self._is_leaving = await in_store_thread(self.is_node_leaving)
+            await asyncio.sleep(self._settings.silent_s / _LOOKS)
 
     async def _watch_driver(self) -> None:
         """End this process after the driver fell silent and all orders are finished."""

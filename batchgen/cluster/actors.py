@@ -2,7 +2,8 @@
 
 An actor is lost when Ray says so, for any reason, or when it gives no sign of life for the
 time after which it would end by itself. A lost actor gets no orders any more, also if it comes
-back. Another one may take its place; its orders are never repeated here.
+back. Another one may take its place; its orders are never repeated here. An actor whose node is
+being drained ends what it has and gets no more requests, and another one takes its place at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from batchgen.cluster.actor import BuildParts
 from batchgen.cluster.channel import Channel, said
 from batchgen.cluster.messages import ActorSettings, Greeting, RunSettings
 from batchgen.cluster.ray_nodes import RayNodes
+from batchgen.text import counted
 
 BEATS: Final = 6
 """Signs of life in the time after which an actor counts as lost."""
@@ -58,6 +60,8 @@ class Actors:
         self._run = run
         self._notice = notice
         self._channels: list[Channel] = []
+        self._leaving: list[Channel] = []
+        """Those whose nodes are being drained."""
         self._gap_keeper: Channel | None = None
         self._gaps_left = 0
         self._replaced = 0
@@ -74,7 +78,7 @@ class Actors:
         """Stop watching."""
         for task in self._tasks:
             task.cancel()
-        for channel in self._channels:
+        for channel in (*self._channels, *self._leaving):
             channel.close()
 
     async def pick(self, preferred: Channel | None = None) -> Channel:
@@ -98,7 +102,8 @@ class Actors:
         Requests that a rate limit keeps apart stay so on one actor, even if one of them is late.
         """
         found = self._gap_keeper
-        if found is None or found.lost is not None or not self._gaps_left:
+        is_usable = found is not None and found.lost is None and not found.is_leaving
+        if found is None or not is_usable or not self._gaps_left:
             found = self._gap_keeper = await self.pick()
             self._gaps_left = _GAPS_KEPT
         self._gaps_left -= 1
@@ -144,14 +149,25 @@ class Actors:
                 channel.lose(f"no sign of life for {silent_s:g} s")
             elif (error := reply.exception()) is not None:
                 channel.lose(said(error))
+            elif channel.is_leaving and channel in self._channels:
+                self._channels.remove(channel)
+                self._leaving.append(channel)
+                held = counted(channel.held, "order")
+                self._replace_actor(f"an actor ends {held} and gets no others, as its node leaves")
             await asyncio.sleep(silent_s / BEATS)
 
     def _lost(self, channel: Channel, reason: str) -> None:
+        if channel in self._leaving:  # it was replaced
+            self._notice(f"an actor of the cluster is lost, as its node left ({reason})")
+            return
         if channel in self._channels:
             self._channels.remove(channel)
+        self._replace_actor(f"an actor of the cluster is lost ({reason})")
+
+    def _replace_actor(self, why: str) -> None:
         is_replaced = self._replaced < MAX_REPLACED
         then = "another one is started" if is_replaced else "it is not replaced"
-        self._notice(f"an actor of the cluster is lost ({reason}); {then}")
+        self._notice(f"{why}; {then}")
         if is_replaced:
             self._replaced += 1
             self._starting += 1

@@ -21,6 +21,7 @@ from batchgen.cluster.messages import (
     URGENT,
     ActorSettings,
     AnyReport,
+    Beat,
     Failed,
     FetchReport,
     ImageReport,
@@ -129,6 +130,8 @@ class Channel:
         self.clock = ActorClock()
         self.lost: str | None = None
         """Why the actor is lost; None while it is not."""
+        self.is_leaving = False
+        """Whether its node is being drained, so that it should get no more requests."""
 
     @property
     def held(self) -> int:
@@ -172,10 +175,11 @@ class Channel:
         return report, given
 
     async def beat(self) -> None:
-        """Send a sign of life and note the clock of the actor. Raises what Ray does."""
+        """Send a sign of life and note what the actor replies. Raises what Ray does."""
         asked = time.monotonic()
-        theirs = await self._nodes.call(self._handle, "beat")
-        self.clock.note(asked, theirs, time.monotonic())
+        reply: Beat = await self._nodes.call(self._handle, "beat")
+        self.clock.note(asked, reply.clock_s, time.monotonic())
+        self.is_leaving = reply.is_leaving
 
     def lose(self, reason: str) -> None:
         """Count the actor as lost, with its orders."""

@@ -82,6 +82,16 @@ class Greeting:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The reply of an actor to a sign of life of its driver."""
+
+    clock_s: float
+    """The time of the clock of its process."""
+    is_leaving: bool = False
+    """Whether its node is being drained: it should get no more requests."""
+
+
 def greeting(node: str, key: str | None, nonce: bytes, problem: str = "") -> Greeting:
     """Return the greeting of this process."""
     digest = hmac.new(nonce, key.encode(), hashlib.sha256).hexdigest() if key else ""

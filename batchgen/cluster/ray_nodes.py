@@ -11,6 +11,7 @@ import logging
 import pickle
 import socket
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 
 from batchgen.cluster.actor import Actor, BuildParts
@@ -23,6 +24,7 @@ _CONNECT_S: Final = 20.0
 _GREET_S: Final = 120.0
 """A node may have to start a Python process and to import batchgen first."""
 _CLOSE_S: Final = 5.0
+_LOOK_S: Final = 5.0
 _START_TRIES: Final = 3
 _CALLS_AT_ONCE: Final = 4096
 """Of one actor; the driver gives fewer orders."""
@@ -38,10 +40,28 @@ class ActorProcess(Actor):
     competes with the event loop. It passes bytes on as they are.
     """
 
+    def is_node_leaving(self) -> bool:
+        """Return whether Ray drains the node, as before a spot machine is taken away; blocks.
+
+        Ray's own Serve learns of it in the same way, through a method that is not public.
+        """
+        import ray
+
+        context = ray.get_runtime_context()
+        draining = _gcs_client(context.gcs_address).get_draining_nodes(timeout=_LOOK_S)
+        return context.get_node_id() in draining
+
     async def call(self, packed: bytes) -> bytes:
         """Call a method of the actor: its name and its arguments."""
         method, *args = pickle.loads(packed)
         return pickle.dumps(await getattr(self, method)(*args), _PICKLED)
+
+
+@cache
+def _gcs_client(gcs: str) -> Any:
+    from ray._raylet import GcsClient
+
+    return GcsClient(gcs)
 
 
 def _packed(method: str, *args: object) -> bytes:

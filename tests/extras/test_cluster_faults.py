@@ -23,6 +23,8 @@ require("obstore", "moto", "ray")
 pytestmark = pytest.mark.timeout(600)
 
 JOBS = 40
+LONG = 300
+"""Jobs of a run that lasts until a driver has learned of something."""
 IN_FLIGHT = 8
 SWITCHES = ("--fast-images", "--latency", "0.3")
 DONE = "SELECT 1 FROM jobs WHERE state = 'done'"
@@ -144,3 +146,26 @@ def test_lost_head_costs_at_most_what_was_in_flight(
     assert states["done"] == 200 - states.get("uncertain", 0)
     assert not batch.stored_responses()
     batch.judge()
+
+
+def test_node_that_leaves_with_notice_costs_nothing(
+    s3: S3Server, cluster: RayCluster, tmp_path: Path
+) -> None:
+    """A spot machine is announced to leave: its actor ends what it has, and gets no more."""
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--latency", "1") as slow:
+        batch = ClusterBatch.of(tmp_path / "batch", slow, s3, cluster)
+        batch.write(LONG)
+        log = batch.directory / "run.log"
+        run = batch.start("--log-file", str(log))
+        rig.wait_for(batch.directory, DONE, run)
+        cluster.drain_node()
+        while "as its node leaves" not in log.read_text():
+            assert run.poll() is None
+        billed = _billed(batch)
+        while _billed(batch) < billed + 2 * IN_FLIGHT:  # all that it had is over by then
+            assert run.poll() is None
+        cluster.remove_node()
+        shown = "".join(run.communicate(timeout=300))
+        assert run.returncode == 0, shown
+        assert batch.states() == {"done": LONG}
+        batch.judge()

@@ -1,7 +1,7 @@
 """A real Ray cluster of several nodes on this machine, in a process of its own.
 
 As a program it starts the nodes, prints how to reach them as JSON, and obeys commands on stdin:
-``remove`` takes a node away without notice and adds another one.
+``remove`` takes a node away without notice and adds another one; ``drain`` gives notice of that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,9 +53,16 @@ class RayCluster:
 
     def remove_node(self) -> None:
         """Take a node away without notice; another one is added after that."""
+        self._command("remove")
+
+    def drain_node(self) -> None:
+        """Give notice that the node which `remove_node` takes next will be taken away."""
+        self._command("drain")
+
+    def _command(self, name: str) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("remove\n")
+        self.process.stdin.write(f"{name}\n")
         self.process.stdin.flush()
         self.process.stdout.readline()
 
@@ -143,7 +151,20 @@ def main(count: int, *, has_dashboard: bool) -> None:
             cluster.remove_node(others.pop(), allow_graceful=False)
             print("removed", flush=True)
             others.append(cluster.add_node(**arguments))
+        elif line.strip() == "drain" and others:
+            print(_drain(cluster.head_node.gcs_address, others[-1].node_id), flush=True)
     cluster.shutdown()
+
+
+def _drain(gcs: str, node: str) -> str:
+    """Announce that a node is taken away, as a provider of spot machines does."""
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    deadline_ms = int((time.time() + 120) * 1000)
+    done = GcsClient(address=gcs).drain_node(node, reason, "taken away", deadline_ms)
+    return f"drained: {done}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class Channel:
     held: int
     gathered: int
     lost: str | None = None
+    is_leaving: bool = False
 
 
 PICKED = [
@@ -39,15 +40,16 @@ def test_next_order_goes_to_a_group_if_its_actor_is_not_busier(
     assert cast(Any, anyio.run(actors.pick)) is found[picked]
 
 
-def test_requests_kept_apart_share_one_actor_until_it_is_lost() -> None:
+@pytest.mark.parametrize(("name", "value"), [("lost", "gone"), ("is_leaving", True)])
+def test_requests_kept_apart_share_one_actor_until_it_is_lost(name: str, value: object) -> None:
     one, other = found = [Channel(0, 0), Channel(1, 0)]
     actors = actors_of(found)
     assert [cast(Any, anyio.run(actors.pick_gap_keeper)) for _ in range(3)] == [one] * 3
     one.held = 2
     assert cast(Any, anyio.run(actors.pick_gap_keeper)) is one
-    one.lost = "gone"
+    setattr(one, name, value)
     assert cast(Any, anyio.run(actors.pick_gap_keeper)) is other
-    one.lost = None
+    one.lost, one.is_leaving = None, False
     picked = [cast(Any, anyio.run(actors.pick_gap_keeper)) for _ in range(_GAPS_KEPT)]
     assert picked == [other] * _GAPS_KEPT
 
