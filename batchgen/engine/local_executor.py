@@ -37,7 +37,7 @@ _SMALL_BYTES: Final = 64 * 1024
 
 _BUFFER_BYTES: Final = 512 * 1024
 _MAX_BUFFER_BYTES: Final = 4 * 1024 * 1024
-_BUFFERS_BYTES: Final = 8 * 1024 * 1024
+_BUFFERS_BYTES: Final = 4 * 1024 * 1024
 """What images may have in memory beyond a buffer each, together."""
 
 _BUSY_IMAGES: Final = 4

@@ -37,7 +37,7 @@ _NAME: Final = re.compile(
 _REMOVE_BATCH: Final = 16
 _BUFFER_BYTES: Final = 128 * 1024
 _MAX_BUFFER_BYTES: Final = 1024 * 1024
-_BUFFERS_BYTES: Final = 8 * 1024 * 1024
+_BUFFERS_BYTES: Final = 4 * 1024 * 1024
 """What responses may have in memory beyond a buffer each, together."""
 
 
