@@ -66,21 +66,32 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """An image that a batch has saved."""
+    """An image of a batch that has, or had, a file."""
 
     batch: str
     base: Path
     """The directory that its output directory is relative to; it may not exist any more."""
-    saved: Saved
+    key: str
+    root: str
+    path: str
 
 
 def images_of_all_batches(conn: sqlite3.Connection, ledger: Path, first: str) -> Iterator[Owned]:
-    """Yield the saved images of all batches of a ledger, of the batch ``first`` before others."""
+    """Yield the images of all batches of a ledger, of the batch ``first`` before others.
+
+    With those that the next run downloads again: their sidecars are still there.
+    """
     for name in sorted(batch_names(conn), key=lambda name: name != first):
         batch = find_batch(conn, name)
         base = manifest_path(ledger, batch.manifest_path).parent
-        for saved in saved_images(conn, batch.id):
-            yield Owned(name, base, saved)
+        rows = conn.execute(
+            "SELECT key, images.root AS root, images.path AS path"
+            " FROM jobs JOIN images ON job_id = jobs.id WHERE batch_id = ?"
+            " AND images.state IN ('saved', 'due') AND images.path IS NOT NULL",
+            (batch.id,),
+        )
+        for row in rows:
+            yield Owned(name, base, row["key"], row["root"], row["path"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from batchgen.ledger.saved_images import Owned, Saved
+from batchgen.ledger.saved_images import Owned
 from batchgen.output.bucket_sidecar import sidecar_name
 from batchgen.output.sidecar import is_sidecar, is_sidecar_data, sidecar_of
 from batchgen.storage.store import Store
@@ -57,10 +57,10 @@ class ForeignFiles:
         for owned in images:
             if not found:
                 break
-            image, sidecar = _places(owned.base, owned.saved, real)
+            image, sidecar = _places(owned, real)
             found.pop(image, None)
             candidate = found.get(sidecar)
-            if candidate is not None and candidate.is_sidecar_of(owned.batch, owned.saved.key):
+            if candidate is not None and candidate.is_sidecar_of(owned.batch, owned.key):
                 del found[sidecar]
         return [candidate.place for candidate in found.values()]
 
@@ -76,15 +76,15 @@ def _is_sidecar_object(store: Store, name: str, batch: str, key: str) -> bool:
     return is_sidecar_data(store.read(name), batch, key)
 
 
-def _places(base: Path, saved: Saved, real: dict[Path, Path]) -> tuple[str, str]:
+def _places(owned: Owned, real: dict[Path, Path]) -> tuple[str, str]:
     """Return the real paths or the URLs of an image and its sidecar.
 
     ``real`` keeps the real path of each output directory.
     """
-    root, path = saved.root, saved.path
+    root, path = owned.root, owned.path
     if is_bucket(root):
         return path_below(root, path), path_below(root, sidecar_name(path))
-    directory = base / root
+    directory = owned.base / root
     if directory not in real:
         real[directory] = directory.resolve()
     image = real[directory] / path

@@ -23,7 +23,7 @@ def verified(batch: Batch) -> None:
             continue
         path = Path(finding["path"])
         if finding["finding"] == "foreign":
-            is_known = digest(path) in batch.damaged | batch.edited.keys() or _is_due(batch, path)
+            is_known = digest(path) in batch.damaged | batch.edited.keys()
         else:
             rows = batch.query(f"{SAVED} AND jobs.key = ?", finding["key"])
             is_known = any(
@@ -35,14 +35,6 @@ def verified(batch: Batch) -> None:
             raise Disagreement(
                 f"verify: {finding['finding']}: {batch.shown(path)} {finding.get('key') or ''}"
             )
-
-
-def _is_due(batch: Batch, path: Path) -> bool:
-    """Return whether it is the sidecar of an image that the next run downloads again."""
-    if path.suffix != ".json":
-        return False
-    sha256 = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-    return bool(batch.query("SELECT 1 FROM images WHERE state = 'due' AND sha256 = ?", sha256))
 
 
 def present(batch: Batch) -> None:

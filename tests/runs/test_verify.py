@@ -58,6 +58,18 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
     rig.judge(tmp_path, served.bill()[bought - 3 :], finished=True)
 
 
+def test_sidecar_of_an_image_that_is_due_again_is_not_foreign(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    extra = "output: {sidecar: true}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+    (tmp_path / "out" / "batch" / "job-000.png").unlink()
+    verify(tmp_path, "--repair", code=1)
+    assert (tmp_path / "out" / "batch" / "job-000.json").exists()
+    assert verify(tmp_path, code=0) == []
+
+
 @pytest.mark.fault("D16")
 def test_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "b64_json") as inline:
