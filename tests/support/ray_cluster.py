@@ -163,7 +163,7 @@ def _drain(gcs: str, node: str) -> str:
 
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     deadline_ms = int((time.time() + 120) * 1000)
-    done = GcsClient(address=gcs).drain_node(node, reason, "taken away", deadline_ms)
+    done = GcsClient(gcs).drain_node(node, reason, "taken away", deadline_ms)
     return f"drained: {done}"
 
 
