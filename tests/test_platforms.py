@@ -216,7 +216,7 @@ def full(handle, command, *rest):
 def plain(handle):
     calls.append("plain")
 fcntl.fcntl, os.fsync, sys.platform = full, plain, "darwin"
-from batchgen.system.atomic_files import sync_file
+from batchgen.system.file_sync import sync_file
 sync_file(0)
 sync_file(0)
 assert calls == ["full", "full", "plain"], calls
@@ -234,7 +234,7 @@ def test_no_module_syncs_by_another_way() -> None:
     found = [
         str(path.relative_to(package))
         for path in package.rglob("*.py")
-        if path.name != "atomic_files.py"
+        if path.name != "file_sync.py"
         and "simulator" not in path.parts  # a process of its own that plays a provider
         and "os.fsync" in path.read_text("utf-8")
     ]

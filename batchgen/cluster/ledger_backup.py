@@ -46,8 +46,8 @@ from batchgen.system.atomic_files import (
     PRIVATE_FILE,
     sha256_of,
     sync_directory,
-    sync_file,
 )
+from batchgen.system.file_sync import sync_file
 from batchgen.text import counted
 
 BACKUP: Final = "batchgen.db"

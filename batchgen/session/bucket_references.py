@@ -12,7 +12,8 @@ from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl
 from batchgen.planning.reference_images import read_content
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PRIVATE_FILE, rename_durably, sync_file
+from batchgen.system.atomic_files import PRIVATE_FILE, rename_durably
+from batchgen.system.file_sync import sync_file
 from batchgen.urls import split_object_url
 
 

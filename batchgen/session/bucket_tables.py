@@ -21,8 +21,8 @@ from batchgen.system.atomic_files import (
     PRIVATE_FILE,
     make_private_directory,
     rename_durably,
-    sync_file,
 )
+from batchgen.system.file_sync import sync_file
 from batchgen.urls import is_bucket, split_object_url
 
 _KEPT_S: Final = 24 * 3600

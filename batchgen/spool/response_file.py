@@ -34,8 +34,8 @@ from batchgen.system.atomic_files import (
     has_name,
     make_directories,
     sync_directory,
-    sync_file,
 )
+from batchgen.system.file_sync import sync_file
 
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """How much body text is also kept in memory, so that it need not be read back."""

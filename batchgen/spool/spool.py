@@ -20,9 +20,9 @@ from batchgen.system.atomic_files import (
     PART_SUFFIX,
     make_private_directory,
     rename_durably,
-    sync_file,
     write_if_absent,
 )
+from batchgen.system.file_sync import sync_file
 from batchgen.system.threads import in_disk_thread
 from batchgen.system.write_buffers import BufferAllowance, WriteBuffer
 

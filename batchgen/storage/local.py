@@ -15,9 +15,9 @@ from batchgen.system.atomic_files import (
     make_directories,
     sha256_of,
     sync_directory,
-    sync_file,
 )
 from batchgen.system.claiming import claim, replace
+from batchgen.system.file_sync import sync_file
 
 _CHUNK_BYTES: Final = 1 << 20
 _PART_NAME: Final = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART_SUFFIX)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,31 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar, cast
 
+from batchgen.system.file_sync import sync_file
 from batchgen.system.threads import in_disk_thread
 from batchgen.system.write_buffers import WriteBuffer
 
 T = TypeVar("T")
-
-if sys.platform == "darwin":
-    from fcntl import F_FULLFSYNC, fcntl
-
-    def sync_file(handle: int) -> None:
-        """Make the written data survive a power loss. Raises OSError.
-
-        On macOS ``fsync`` may leave data in the drive's cache (see Apple's fsync(2)). File systems
-        without ``F_FULLFSYNC``, such as network shares, fall back to ``fsync``.
-        """
-        try:
-            fcntl(handle, F_FULLFSYNC)
-        except OSError:
-            os.fsync(handle)
-
-else:
-
-    def sync_file(handle: int) -> None:
-        """Make the written data survive a power loss. Raises OSError."""
-        os.fsync(handle)
-
 
 PART_SUFFIX: Final = ".part"
 PRIVATE_DIRECTORY: Final = 0o700

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, sync_file
+from batchgen.system.atomic_files import PART_SUFFIX
 from batchgen.system.directory_sync import sync_directory_together
+from batchgen.system.file_sync import sync_file
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
