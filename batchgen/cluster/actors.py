@@ -102,8 +102,7 @@ class Actors:
         Requests that a rate limit keeps apart stay so on one actor, even if one of them is late.
         """
         found = self._gap_keeper
-        is_usable = found is not None and found.lost is None and not found.is_leaving
-        if found is None or not is_usable or not self._gaps_left:
+        if found is None or found.lost is not None or found.is_leaving or not self._gaps_left:
             found = self._gap_keeper = await self.pick()
             self._gaps_left = _GAPS_KEPT
         self._gaps_left -= 1

@@ -93,10 +93,9 @@ def acquire(
     """Acquire the lease of a batch; it is renewed from now on.
 
     A lease that was released, and that of a dead process of this machine, is taken at once. Any
-    other one is watched for 40 seconds, or is taken over and 40 seconds follow: ``notice`` receives
-    one sentence about that. Raises
-    BatchLockedError if its holder renews it or is seen alive, and SettingsError if the bucket
-    fails.
+    other one is watched for 40 seconds, or taken over and then waited for as long; ``notice``
+    receives one sentence about that. Raises BatchLockedError if its holder renews it or is seen
+    alive, and SettingsError if the bucket fails.
     """
     acquisition = _Acquisition(store, batch, driver or Driver(), times or LeaseTimes())
     try:

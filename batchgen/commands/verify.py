@@ -109,8 +109,7 @@ def verify(
         stores = stores_of_batch(ledger, batch)
         with _refusal_of_buckets(name):
             found += _in_buckets(stores, in_buckets)
-        found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
-        with _refusal_of_buckets(name):
+            found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
             files = _files_below(base, done.roots, stores)
             foreign = files.without(images_of_all_batches(conn, ledger, name))
         found += [Found(finding=Finding.FOREIGN, path=path) for path in foreign]
